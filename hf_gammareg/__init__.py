@@ -1,0 +1,40 @@
+"""Weight decay on normalization gains (gammas), by the role each plays in the residual network.
+
+    import hf_gammareg
+    print(hf_gammareg.find_gammas(model))
+    groups = hf_gammareg.param_groups(model, weight_decay=0.05)
+
+The method, in import order: `errors`, `gammas` (records), `ops` (what each op does to a scale, and why),
+`capture` (model to graph), `sites`, `residual`, `roles` (graph to roles), `policy` (roles to decisions),
+`groups` (decisions to optimizer groups), then the front doors `trainer` and `timm`.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0.dev0"
+
+_HOME = {
+    "GammaRegError": "errors",
+    "Gamma": "gammas",
+    "GammaMap": "gammas",
+    "Role": "gammas",
+    "find_gammas": "roles",
+    "param_groups": "groups",
+    "GammaRegArguments": "trainer",
+    "GammaRegTrainer": "trainer",
+    "GammaRegTrainerMixin": "trainer",
+}
+
+__all__ = ["__version__", *sorted(_HOME)]
+
+
+def __getattr__(name: str) -> Any:
+    # Looked up on first use, so that `import hf_gammareg` pulls in neither timm nor transformers.
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
