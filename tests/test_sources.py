@@ -1,0 +1,124 @@
+"""Models by name: what is built, on which device, and one clear error for each bad name."""
+
+import json
+import socket
+
+import pytest
+import timm
+import torch
+from transformers import BertConfig
+
+from hf_gammareg.errors import GammaRegError
+from hf_gammareg.sources import load_source
+
+
+def on_the_hub() -> bool:
+    try:
+        socket.create_connection(("huggingface.co", 443), timeout=3).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("source", "class_name", "shape"),
+    [
+        ("timm/resnet18", "ResNet", (2, 3, 224, 224)),
+        ("timm/resnet18.a1_in1k", "ResNet", (2, 3, 224, 224)),
+        ("torchvision/resnet18", "ResNet", (2, 3, 224, 224)),
+        ("torchvision/inception_v3", "Inception3", (2, 3, 299, 299)),
+        ("transformers/resnet", "ResNetForImageClassification", (2, 3, 224, 224)),
+        ("transformers/bert", "BertForSequenceClassification", (2, 16)),
+        ("transformers/gpt2", "GPT2ForSequenceClassification", (1, 16)),
+        ("transformers/trocr", "TrOCRForCausalLM", (2, 16)),
+    ],
+)
+def test_builds_on_meta_in_train_mode(source, class_name, shape):
+    loaded = load_source(source)
+    assert type(loaded.model).__name__ == class_name
+    assert loaded.name == source
+    assert loaded.model.training
+    assert {parameter.device.type for parameter in loaded.model.parameters()} == {"meta"}
+    first = [*loaded.args, *loaded.kwargs.values()][0]
+    assert first.shape == shape
+    assert first.device.type == "meta"
+
+
+def test_caches_are_off():
+    loaded = load_source("transformers/gpt2")
+    assert loaded.kwargs["use_cache"] is False
+    assert loaded.model.config.use_cache is False
+
+
+def test_on_the_cpu_the_model_runs():
+    loaded = load_source("timm/test_resnet", device="cpu")
+    assert loaded.model(*loaded.args, **loaded.kwargs).shape == (2, 1000)
+
+
+def test_neither_stdout_nor_the_random_state_is_touched(capsys):
+    before = torch.get_rng_state()
+    load_source("timm/test_vit", device="cpu")
+    load_source("transformers/bert")
+    assert torch.equal(before, torch.get_rng_state())
+    assert capsys.readouterr().out == ""
+
+
+def test_local_folder_of_transformers(tmp_path):
+    BertConfig(num_hidden_layers=1, architectures=["BertForMaskedLM"]).save_pretrained(tmp_path)
+    assert type(load_source(str(tmp_path)).model).__name__ == "BertForMaskedLM"
+
+
+def test_local_folder_of_timm(tmp_path):
+    config = {"architecture": "test_resnet", "num_classes": 7, "pretrained_cfg": {"input_size": [3, 160, 160]}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    loaded = load_source(str(tmp_path))
+    assert isinstance(loaded.model, timm.models.ResNet)
+    assert loaded.model.num_classes == 7
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("timm/resnet81", ["timm", "resnet81", "Did you mean", "resnet"]),
+        ("transformers/brt", ["transformers", "'brt'", "bert"]),
+        ("torchvision/resnet81", ["torchvision", "resnet18"]),
+        ("resnet18", ["timm/NAME", "'resnet18'", "Did you mean timm/resnet18"]),
+        ("bert", ["transformers/bert"]),
+        ("a/b/c", ["timm/NAME", "'a/b/c'"]),
+        ("timm/", ["timm/NAME"]),
+        ("", ["timm/NAME"]),
+        ("not a/model id", ["not a/model id"]),
+    ],
+)
+def test_unknown_name(source, words):
+    with pytest.raises(GammaRegError) as raised:
+        load_source(source)
+    assert all(word in str(raised.value) for word in words), str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", "{}", '{"model_type": "martian"}', '{"architecture": "martian"}'])
+def test_folder_without_a_usable_configuration(tmp_path, content):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(GammaRegError, match="Expected"):
+        load_source(str(tmp_path))
+
+
+def test_hub_out_of_reach(monkeypatch, tmp_path):
+    import huggingface_hub
+
+    def refuse():
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(huggingface_hub, "get_session", refuse)
+    with pytest.raises(GammaRegError, match=r"can't be reached.*Check the connection"):
+        load_source("nobody/never-cached-model")
+
+
+@pytest.mark.hub
+def test_hub_id():
+    if not on_the_hub():
+        pytest.skip("the Hugging Face Hub can't be reached from here")
+    assert type(load_source("google/vit-base-patch16-224").model).__name__ == "ViTForImageClassification"
+    assert isinstance(load_source("timm/resnet18.a1_in1k").model, timm.models.ResNet)
