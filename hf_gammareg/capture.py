@@ -1,0 +1,371 @@
+"""From a model to a graph of activations, by `torch.export` on fake tensors: nothing is computed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import operator
+import random
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from hf_gammareg.ops import OPS, Effect, Row
+
+INLINED = {
+    "wrap_with_set_grad_enabled",
+    "wrap_with_autocast",
+    "wrap_activation_checkpoint",
+    "tag_activation_checkpoint",
+}
+"""Higher-order ops that call a subgraph once: read as if it stood in place."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Node:
+    """One value of the graph."""
+
+    index: int
+    """Position in topological order."""
+    op: str
+    """ATen's name without overload and in-place underscore, or `input`, `parameter`, `buffer`."""
+    arguments: dict[str, Any]
+    """Arguments by the names of the op's schema; values may be Nodes or lists of them."""
+    inputs: tuple[Node, ...]
+    """The Nodes among the arguments, in order."""
+    shape: tuple[int, ...] | None
+    """Shape of a tensor, None for tuples and non-tensors."""
+    floating: bool
+    """A floating-point or complex tensor, or a tuple that holds one."""
+    tensor: bool
+    """A tensor or a tuple that holds one, against sizes and None."""
+    module: str
+    """Path of the module whose forward made it; empty for the model itself."""
+    parameter: str | None = None
+    """Name of the parameter that it is."""
+    users: list[Node] = field(default_factory=list)
+    activation: bool = False
+    """A value that the network passes on, against weights, masks and constants."""
+
+    @property
+    def row(self) -> Row | None:
+        """This op's row in the table, if it has one."""
+        return OPS.get(self.op)
+
+    def effect(self, *effects: Effect) -> bool:
+        """Whether the op's row says one of these effects."""
+        row = OPS.get(self.op)
+        return row is not None and row.effect in effects
+
+    def operands(self, *names: str) -> list[Node]:
+        """The Nodes among the arguments of these names."""
+        found: list[Node] = []
+        for name in names:
+            found.extend(_nodes(self.arguments.get(name)))
+        return found
+
+    def __repr__(self) -> str:
+        return f"<{self.index}: {self.op} in {self.module or 'the model'}>"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """A model's forward pass."""
+
+    nodes: tuple[Node, ...]
+    outputs: frozenset[int]
+    """Indices of the nodes that the model returns."""
+    source: str
+    """How it was had."""
+
+
+def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Graph:
+    """Trace a model's forward pass on fake tensors.
+
+    The model is as before when this returns: modes, buffers, hooks, attributes and RNG state are restored.
+
+    Args:
+        model: any model, on any device, `meta` included.
+        args, kwargs: example inputs on the same device as the model.
+
+    Raises:
+        Exception: whatever `torch.export` raised in train mode, where eval mode did not export either.
+    """
+    with _untouched(model), _quiet():
+        for module in model.modules():
+            module.training = True
+        try:
+            program = _export(model, args, kwargs)
+            source = "export (train mode)"
+        except Exception as error:
+            for module in model.modules():
+                module.training = False
+            try:
+                program = _export(model, args, kwargs)
+            except Exception:
+                raise error from None
+            source = "export (eval mode)"
+    return _Builder(program, model).graph(source)
+
+
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.export.ExportedProgram:
+    with torch.no_grad():
+        return torch.export.export(model, args, dict(kwargs), strict=False)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what exporting says to the maintainers of models, not to us."""
+    loggers = [logging.getLogger(name) for name in ("torch", "transformers", "timm")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _untouched(model: nn.Module) -> Iterator[None]:
+    """Restore every attribute of every module, and the RNG states, on the way out; hooks of users rest meanwhile."""
+    saved = [(module, dict(module.__dict__)) for module in model.modules()]
+    containers = [
+        (value, value.copy())
+        for _, state in saved
+        for value in state.values()
+        if isinstance(value, dict | list | set) and hasattr(value, "copy")
+    ]
+    python_state, numpy = random.getstate(), sys.modules.get("numpy")
+    numpy_state = numpy.random.get_state() if numpy else None
+    try:
+        for module, state in saved:
+            for hooks in (state["_forward_hooks"], state["_forward_pre_hooks"]):
+                for key in [key for key, hook in hooks.items() if not _of_torch(hook)]:
+                    del hooks[key]
+            if state.get("gradient_checkpointing") is True:
+                module.__dict__["gradient_checkpointing"] = False
+        with torch.random.fork_rng(enabled=True):
+            yield
+    finally:
+        random.setstate(python_state)
+        if numpy:
+            numpy.random.set_state(numpy_state)
+        for module, state in saved:
+            module.__dict__.clear()
+            module.__dict__.update(state)
+        for value, before in containers:
+            if isinstance(value, list):
+                value[:] = before
+            else:
+                value.clear()
+                value.update(before)
+
+
+def _of_torch(hook: Any) -> bool:
+    """A hook that computes a weight, as `torch.nn.utils.weight_norm` does, is part of the forward pass."""
+    home = getattr(hook, "__module__", None) or type(hook).__module__
+    return home.startswith("torch.")
+
+
+class _Builder:
+    """Reads an exported program into Nodes: subgraphs inlined, in-place writes to views made explicit."""
+
+    def __init__(self, program: torch.export.ExportedProgram, model: nn.Module) -> None:
+        self.program = program
+        self.nodes: list[Node] = []
+        by_id: dict[int, str] = {}
+        for name, parameter in model.named_parameters():
+            by_id.setdefault(id(parameter), name)
+        # Shared parameters go by the one name that `named_parameters` gives them.
+        self.canonical = {
+            name: by_id[id(parameter)] for name, parameter in model.named_parameters(remove_duplicate=False)
+        }
+
+    def graph(self, source: str) -> Graph:
+        signature = self.program.graph_signature
+        kinds: dict[str, tuple[str, str | None]] = {}
+        for spec in signature.input_specs:
+            name = getattr(spec.arg, "name", None)
+            if spec.kind.name == "PARAMETER" and spec.target is not None:
+                kinds[name] = ("parameter", self.canonical.get(spec.target, spec.target))
+            elif spec.kind.name != "USER_INPUT":
+                kinds[name] = ("buffer", None)
+        values: dict[fx.Node, Any] = {}
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder":
+                op, parameter = kinds.get(node.name, ("input", None))
+                values[node] = self._add(op, {}, node.meta.get("val"), "", parameter)
+        returned = self._run(self.program.graph_module, values, "")
+        users = {
+            spec.arg.name
+            for spec in signature.output_specs
+            if spec.kind.name in ("USER_OUTPUT", "LOSS_OUTPUT") and hasattr(spec.arg, "name")
+        }
+        output = next(node for node in self.program.graph.nodes if node.op == "output")
+        wanted = [
+            value
+            for fx_node, value in zip(output.args[0], returned, strict=True)
+            if getattr(fx_node, "name", None) in users
+        ]
+        _mark_activations(self.nodes)
+        return Graph(nodes=tuple(self.nodes), outputs=frozenset(node.index for node in _nodes(wanted)), source=source)
+
+    def _run(self, module: fx.GraphModule, values: dict[fx.Node, Any], prefix: str) -> Any:
+        """Read one graph whose placeholders are bound in `values`; returns what its output holds."""
+        for node in module.graph.nodes:
+            if node.op == "get_attr":
+                attribute = operator.attrgetter(str(node.target))(module)
+                is_graph = isinstance(attribute, fx.GraphModule)
+                values[node] = attribute if is_graph else self._add("buffer", {}, attribute, prefix)
+            elif node.op == "call_function":
+                values[node] = self._call(node, values, prefix)
+            elif node.op == "output":
+                return fx.node.map_arg(node.args[0], lambda n: values[n])
+        raise AssertionError("an exported graph has an output")
+
+    def _call(self, node: fx.Node, values: dict[fx.Node, Any], prefix: str) -> Any:
+        target = node.target
+        args = fx.node.map_aggregate(node.args, lambda a: values[a] if isinstance(a, fx.Node) else a)
+        kwargs = fx.node.map_aggregate(node.kwargs, lambda a: values[a] if isinstance(a, fx.Node) else a)
+        path = _module_path(node) or prefix
+        name = getattr(target, "__name__", str(target))
+        if name in INLINED:
+            place = next(i for i, value in enumerate(args) if isinstance(value, fx.GraphModule))
+            subgraph, operands = args[place], args[place + 1 :]
+            holders = [inner for inner in subgraph.graph.nodes if inner.op == "placeholder"]
+            return self._run(subgraph, dict(zip(holders, operands, strict=True)), path)
+        if target is operator.getitem:
+            if isinstance(args[0], tuple | list):
+                return args[0][args[1]]
+            return self._add("getitem", {"self": args[0], "item": args[1]}, node.meta.get("val"), path)
+        if not isinstance(target, torch._ops.OpOverload):
+            arguments = {f"arg{i}": value for i, value in enumerate(args)} | dict(kwargs)
+            if name == "flex_attention":
+                arguments = dict(zip(("query", "key", "value"), args, strict=False))
+            return self._add(name, arguments, node.meta.get("val"), path)
+        names = [argument.name for argument in target._schema.arguments]
+        arguments = dict(zip(names, args, strict=False)) | dict(kwargs)
+        namespace, op = target._schema.name.split("::")
+        in_place = op.endswith("_") and not op.endswith("__")
+        if in_place:
+            op = op.removesuffix("_")
+        made = self._add(op if namespace == "aten" else f"{namespace}::{op}", arguments, node.meta.get("val"), path)
+        if in_place:
+            self._write_through(node, made, values, path)
+        return made
+
+    def _write_through(self, node: fx.Node, made: Node, values: dict[fx.Node, Any], path: str) -> None:
+        """After an in-place op on a view, whoever reads the base reads the written values too."""
+        written = node.args[0] if node.args else None
+        values[written] = made  # type: ignore[index]
+        base = written
+        while isinstance(base, fx.Node) and base.op == "call_function" and base.args and _is_view(values.get(base)):
+            base = base.args[0]
+            if isinstance(base, fx.Node) and isinstance(before := values.get(base), Node) and before.floating:
+                joined = self._add("mutate", {"self": before, "values": made}, None, path)
+                joined.shape, joined.floating, joined.tensor = before.shape, True, True
+                values[base] = joined
+
+    def _add(self, op: str, arguments: dict[str, Any], value: Any, path: str, parameter: str | None = None) -> Node:
+        tensors = [
+            item for item in (value if isinstance(value, tuple | list) else [value]) if isinstance(item, torch.Tensor)
+        ]
+        node = Node(
+            index=len(self.nodes),
+            op=op,
+            arguments=arguments,
+            inputs=tuple(dict.fromkeys(_nodes(arguments))),
+            shape=tuple(_size(s) for s in value.shape) if isinstance(value, torch.Tensor) else None,
+            floating=any(tensor.is_floating_point() or tensor.is_complex() for tensor in tensors),
+            tensor=bool(tensors),
+            module=path,
+            parameter=parameter,
+        )
+        for read in node.inputs:
+            read.users.append(node)
+        self.nodes.append(node)
+        return node
+
+
+def _nodes(value: Any) -> list[Node]:
+    if isinstance(value, Node):
+        return [value]
+    if isinstance(value, tuple | list):
+        return [node for item in value for node in _nodes(item)]
+    if isinstance(value, dict):
+        return [node for item in value.values() for node in _nodes(item)]
+    return []
+
+
+def _size(size: Any) -> int:
+    """A dimension; -1 where the data decide it."""
+    return size if isinstance(size, int) else -1
+
+
+def _module_path(node: fx.Node) -> str:
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return stack[-1][0] if stack else ""
+
+
+def _is_view(value: Any) -> bool:
+    return (
+        isinstance(value, Node)
+        and value.effect(Effect.VIEW)
+        and value.op not in ("clone", "contiguous", "copy", "to", "index")
+    )
+
+
+WEIGHT_ARGUMENTS = ("weight", "bias", "running_mean", "running_var", "norm_weight")
+
+
+def _mark_activations(nodes: list[Node]) -> None:
+    """Say which values are activations: what the network passes on, from inputs or learned tokens to outputs.
+
+    Integer and boolean tensors and what is computed from them without a parameter (masks, positions, rotary angles)
+    are not. A parameter that takes the place of an input (learned queries) starts activations; one that ends up in
+    the weight of a convolution or linear layer (weight standardisation) does not.
+    """
+    of_parameter, of_input = [False] * len(nodes), [False] * len(nodes)
+    for node in nodes:
+        of_parameter[node.index] = node.parameter is not None or any(of_parameter[n.index] for n in node.inputs)
+        of_input[node.index] = node.op == "input" or any(of_input[n.index] for n in node.inputs)
+    as_weight, as_token = [False] * len(nodes), [False] * len(nodes)
+    for node in reversed(nodes):
+        for read in node.inputs:
+            i = read.index
+            if of_input[i] or not of_parameter[i]:
+                continue
+            if not of_input[node.index]:
+                as_weight[i] |= as_weight[node.index]
+                as_token[i] |= as_token[node.index]
+            if node.effect(Effect.MIX, Effect.NORM):
+                if read in node.operands(*WEIGHT_ARGUMENTS):
+                    as_weight[i] = True
+                else:
+                    as_token[i] |= not any(of_input[n.index] for n in node.inputs) or node.op not in (
+                        "matmul",
+                        "mm",
+                        "bmm",
+                        "einsum",
+                        "addmm",
+                        "baddbmm",
+                    )
+    for node in nodes:
+        i = node.index
+        if not node.floating or node.parameter is not None or node.op == "buffer":
+            continue
+        if of_input[i]:
+            node.activation = node.op == "input" or of_parameter[i] or any(n.activation for n in node.inputs)
+        else:
+            node.activation = (
+                of_parameter[i] and not as_weight[i] and (as_token[i] or any(n.activation for n in node.inputs))
+            )
