@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.gammas import GammaMap
-from hf_gammareg.policy import decide
+from hf_gammareg.names import by_canonical_name, canonical_name
+from hf_gammareg.policy import Policy, decide
+from hf_gammareg.report import unknown_text
 from hf_gammareg.roles import find_gammas
 
 Group = dict[str, Any]
@@ -20,7 +24,7 @@ Group = dict[str, Any]
 def param_groups(
     model: nn.Module,
     weight_decay: float,
-    policy: str | Iterable[str] = "guidelines",
+    policy: Policy = "guidelines",
     *,
     gamma_weight_decay: float | None = None,
     decay: Sequence[str] = (),
@@ -63,6 +67,8 @@ def param_groups(
     if gammas is None:
         gammas = find_gammas(model, example_inputs)
     decays = decide(gammas, model, policy, decay=decay, no_decay=no_decay)
+    if doubt := unknown_text(gammas, decays):
+        warnings.warn(doubt, stacklevel=2)
     if groups is None:
         groups = [{"params": [p for p in model.parameters() if p.requires_grad], "weight_decay": weight_decay}]
     return place_gammas(groups, model, decays, weight_decay=weight_decay, gamma_weight_decay=gamma_weight_decay)
@@ -80,6 +86,8 @@ def place_gammas(
 
     A gamma keeps every other setting of the group that it comes from (learning rate, `lr_scale`, `use_fallback`),
     and joins an existing group where one has the same settings, so no more groups come out than the settings need.
+    Groups of parameters on different device meshes (DTensor) stay apart. Names are canonical: those of the model
+    before DDP, FSDP, `torch.compile`, activation checkpointing or PEFT wrapped it.
 
     Args:
         groups: groups of this model's parameters, from any factory. They are not changed.
@@ -94,7 +102,8 @@ def place_gammas(
     weight_decay = check_strength("weight_decay", weight_decay)
     if gamma_weight_decay is not None:
         gamma_weight_decay = check_strength("gamma_weight_decay", gamma_weight_decay)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decays = by_canonical_name(decays)
+    names = {id(parameter): canonical_name(name) for name, parameter in model.named_parameters()}
     placed: list[Group] = []
     seen: dict[int, str] = {}
     arrivals: list[tuple[Group, str, nn.Parameter]] = []
@@ -121,7 +130,7 @@ def place_gammas(
             else:
                 arrivals.append((options | {"weight_decay": wanted}, name, parameter))
     for options, name, parameter in arrivals:
-        target = next((group for group in placed if _options(group) == options), None)
+        target = next((group for group in placed if _options(group) == options and _same_mesh(group, parameter)), None)
         if target is None:
             target = {"params": [], **options, "param_names": []}
             placed.append(target)
@@ -149,7 +158,13 @@ def _options(group: Group) -> Group:
     return {key: value for key, value in group.items() if key not in ("params", "param_names")}
 
 
-def _parameters(params: Any) -> list[nn.Parameter]:
-    if isinstance(params, nn.Parameter):
+def _same_mesh(group: Group, parameter: nn.Parameter) -> bool:
+    # Kernels that take a whole group at once can't cross device meshes; Trainer splits its groups for that.
+    meshes = [getattr(member, "device_mesh", None) for member in group["params"]]
+    return not meshes or getattr(parameter, "device_mesh", None) in meshes
+
+
+def _parameters(params: Any) -> list[Any]:
+    if isinstance(params, torch.Tensor):
         return [params]
     return [entry[1] if isinstance(entry, tuple) else entry for entry in params]

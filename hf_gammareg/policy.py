@@ -13,6 +13,9 @@ from hf_gammareg.gammas import GammaMap, Role
 Rule = Callable[[GammaMap, nn.Module], set[str]]
 """A named policy: from a model and its gammas to the names of those that decay."""
 
+Policy = str | Iterable[str] | Rule
+"""How a policy is given: its name, or the names of roles, or a rule."""
+
 
 def guidelines(gammas: GammaMap, model: nn.Module) -> set[str]:
     """Decay `last` and `absorbed` gammas and no others.
@@ -53,7 +56,7 @@ def timm(gammas: GammaMap, model: nn.Module) -> set[str]:
     """
     from timm.optim import param_groups_weight_decay
 
-    excluded = model.no_weight_decay() if callable(getattr(model, "no_weight_decay", None)) else ()
+    excluded: Iterable[str] = getattr(model, "no_weight_decay", set)()
     groups = param_groups_weight_decay(model, weight_decay=1.0, no_weight_decay_list=excluded)
     decayed = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
     return set(gammas.names) & {name for name, parameter in model.named_parameters() if id(parameter) in decayed}
@@ -63,18 +66,21 @@ POLICIES: dict[str, Rule] = {"guidelines": guidelines, "all": every, "none": non
 """The named policies."""
 
 
-def find_rule(policy: str | Iterable[str]) -> Rule:
+def find_rule(policy: Policy) -> Rule:
     """Turn a policy's name, or the names of roles, into a rule.
 
     Args:
-        policy: a key of `POLICIES`, or role names: `"last,absorbed"` or `["last", "absorbed"]`.
+        policy: a key of `POLICIES`, or role names (`"last,absorbed"` or `["last", "absorbed"]`), or a rule itself.
 
     Raises:
         GammaRegError: for any other name.
     """
     if isinstance(policy, str) and policy in POLICIES:
         return POLICIES[policy]
-    names = [name.strip() for name in (policy.split(",") if isinstance(policy, str) else policy)]
+    if callable(policy):
+        return policy
+    given = policy.split(",") if isinstance(policy, str) else policy if isinstance(policy, Iterable) else [policy]
+    names = [str(name).strip() for name in given]
     wrong = [name for name in names if name not in list(Role)]
     if wrong or not names:
         raise GammaRegError(
@@ -85,19 +91,21 @@ def find_rule(policy: str | Iterable[str]) -> Rule:
     return lambda gammas, model: {gamma.name for gamma in gammas.by_role(*roles)}
 
 
-def policy_name(policy: str | Iterable[str]) -> str:
+def policy_name(policy: Policy) -> str:
     """A policy as one string, for reports and checkpoints.
 
     >>> policy_name(["last", "absorbed"])
     'last,absorbed'
     """
+    if callable(policy):
+        return policy.__name__
     return policy if isinstance(policy, str) else ",".join(policy)
 
 
 def decide(
     gammas: GammaMap,
     model: nn.Module,
-    policy: str | Iterable[str] = "guidelines",
+    policy: Policy = "guidelines",
     *,
     decay: Sequence[str] = (),
     no_decay: Sequence[str] = (),
@@ -107,7 +115,7 @@ def decide(
     Args:
         gammas: the model's gammas, from `find_gammas`.
         model: the model itself; the policies `trainer` and `timm` look at its modules and shapes.
-        policy: a named policy or role names (see `find_rule`).
+        policy: a named policy, role names or a rule (see `find_rule`).
         decay: glob patterns on parameter names (`"*.bn1.weight"`) of gammas that decay whatever the policy says.
         no_decay: the same for gammas that do not decay.
 

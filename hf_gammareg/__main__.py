@@ -1,0 +1,7 @@
+"""`python -m hf_gammareg`: the same as the command `gammareg`."""
+
+import sys
+
+from hf_gammareg.cli import main
+
+sys.exit(main())

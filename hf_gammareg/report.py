@@ -1,0 +1,204 @@
+"""What the analysis and the policy came to: a table for people, a file for programs, one line for the log."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from hf_gammareg.gammas import Gamma, GammaMap, Role
+
+WIDTH = 100
+"""Columns of the table, whatever the terminal has: the same text in a README, a log and a pipe."""
+
+_BOX = "    \n    \n -- \n    \n    \n    \n    \n    \n"
+"""rich's SIMPLE_HEAD in ASCII."""
+
+
+def table_text(gammas: GammaMap, decays: Mapping[str, bool] | None = None, *, every: bool = False) -> str:
+    """Write the gammas of a model as a table of plain text, one row per role and kind of place.
+
+    Args:
+        gammas: the gammas of the model.
+        decays: `{parameter name: decays}` from `hf_gammareg.policy.decide`, for a column of decisions.
+        every: one row for each gamma, in model order.
+
+    Returns:
+        Lines of at most `WIDTH` columns without colour codes; the last ones count the roles and name the doubts.
+    """
+    from rich.box import Box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=Box(_BOX, ascii=True), show_edge=False, pad_edge=False)
+    for header in ["role", *([] if decays is None else ["decays"]), "gammas", "why"]:
+        table.add_column(header, overflow="fold", min_width=len(header))
+    for members in ([gamma] for gamma in gammas) if every else _groups(gammas):
+        count = f" x{len(members)}" if len(members) > 1 else ""
+        decision = [] if decays is None else [_decision(members, decays)]
+        names = pattern([gamma.name for gamma in members]) + count
+        table.add_row(str(members[0].role), *decision, names, _short(members[0].reason))
+    buffer = StringIO()
+    console = Console(file=buffer, width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False)
+    console.print(table, markup=False, highlight=False)
+    lines = [line.rstrip() for line in buffer.getvalue().splitlines()] if len(gammas) else []
+    return "\n".join([*lines, *_footer(gammas, decays)]).strip("\n")
+
+
+def _groups(gammas: GammaMap) -> Iterable[list[Gamma]]:
+    for role in Role:
+        places: dict[tuple[str, str], list[Gamma]] = {}
+        for gamma in gammas.by_role(role):
+            # Gammas of unknown role are grouped by what is not known of them too.
+            key = (_place(gamma.name), gamma.reason if role is Role.UNKNOWN else "")
+            places.setdefault(key, []).append(gamma)
+        yield from places.values()
+
+
+def _decision(members: list[Gamma], decays: Mapping[str, bool]) -> str:
+    if not any(gamma.trainable for gamma in members):
+        return "frozen"
+    found = [decays[gamma.name] for gamma in members]
+    return "yes" if all(found) else f"{sum(found)} of {len(found)}" if any(found) else "no"
+
+
+def _footer(gammas: GammaMap, decays: Mapping[str, bool] | None) -> list[str]:
+    if not len(gammas):
+        return [f"No gammas: this model has no normalization layer with a gain. Graph: {gammas.source}."]
+    deciding = f"; {sum(decays.values())} of them decay" if decays is not None else ""
+    lines = [f"{_plural(len(gammas))}: {_counts(gammas.gammas)}{deciding}. Graph: {gammas.source}."]
+    if centred := [gamma for gamma in gammas if gamma.zero_centered]:
+        lines.append(f"{_plural(len(centred))} multiply by 1 + w: decay pulls their gain to 1, not to 0.")
+    if doubt := unknown_text(gammas, decays):
+        lines.append(doubt)
+    return lines
+
+
+def unknown_text(gammas: GammaMap, decays: Mapping[str, bool] | None = None) -> str:
+    """Say how many gammas are of unknown role, why, and what becomes of them; empty where there are none."""
+    unknown = gammas.by_role(Role.UNKNOWN)
+    if not unknown:
+        return ""
+    (reason, _), *others = Counter(gamma.reason for gamma in unknown).most_common()
+    decayed = sum(decays[gamma.name] for gamma in unknown) if decays is not None else 0
+    fate = f"{decayed} of them decay" if decayed else "none of them decays"
+    more = f" and {len(others)} other reasons" if len(others) > 1 else " and another reason" if others else ""
+    return f"WARNING: {_plural(len(unknown))} of unknown role ({_short(reason, 200)}{more}): {fate}."
+
+
+def summary_line(
+    gammas: GammaMap,
+    decays: Mapping[str, bool],
+    plain_decays: Mapping[str, bool] | None = None,
+    *,
+    policy: str = "guidelines",
+    strength: float | None = None,
+    plain: str = "plain Trainer",
+) -> str:
+    """Say in one line how many gammas of which role decay, and what another library would have done.
+
+    Args:
+        gammas: the gammas of the model.
+        decays: the decisions of this run.
+        plain_decays: the decisions that `plain` would have come to.
+        policy: name of the policy that decided.
+        strength: weight decay of the gammas that decay, if it is to be looked at.
+        plain: name of the other library.
+    """
+    trainable = [gamma for gamma in gammas if gamma.trainable]
+    chosen = [gamma for gamma in trainable if decays[gamma.name]]
+    others = [gamma for gamma in trainable if not decays[gamma.name]]
+    counts = f": {_counts(chosen)}" if chosen else ""
+    spared = f" (not {_counts(others)})" if others else ""
+    parts = [f"policy {policy!r} decays {len(chosen)} of {_plural(len(trainable))}{counts}{spared}"]
+    if strength == 0 and chosen:
+        parts.append("their weight decay is 0, so nothing shrinks")
+    if plain_decays is not None:
+        would = [gamma for gamma in trainable if plain_decays[gamma.name]]
+        parts.append(f"{plain} would decay {len(would)}" + (f" ({_counts(would)})" if would else ""))
+    if frozen := len(gammas) - len(trainable):
+        parts.append(f"{frozen} more are frozen")
+    return "; ".join(parts) + "." + (f" {doubt}" if (doubt := unknown_text(gammas, decays)) else "")
+
+
+def gamma_rows(gammas: GammaMap, decays: Mapping[str, bool]) -> list[dict[str, Any]]:
+    """One plain dictionary for each gamma, in model order: what `gammareg inspect --format json` lists."""
+    fields = ("kind", "decays", "exact", "placement", "zero_centered", "reason")
+    return [
+        {"name": gamma.name, "role": str(gamma.role)}
+        | {field: decays[gamma.name] if field == "decays" else getattr(gamma, field) for field in fields}
+        for gamma in gammas
+    ]
+
+
+def report_dict(gammas: GammaMap, decays: Mapping[str, bool], *, policy: str, **settings: Any) -> dict[str, Any]:
+    """What `gamma_report.json` holds: the policy, the run's settings, and `GammaMap.to_dict()` with the decisions.
+
+    Args:
+        gammas: the gammas of the model.
+        decays: the decisions of this run.
+        policy: name of the policy that decided.
+        settings: what else belongs on record, in plain types (`weight_decay=0.05`).
+    """
+    from hf_gammareg import __version__
+
+    data = gammas.to_dict()
+    data["gammas"] = [row | {"decays": decays[row["name"]]} for row in data["gammas"]]
+    return {"hf_gammareg": __version__, "policy": policy, **settings, **data}
+
+
+def write_report(
+    path: str | Path, gammas: GammaMap, decays: Mapping[str, bool], *, policy: str, **settings: Any
+) -> Path:
+    """Write `report_dict(...)` as JSON, whole or not at all: a killed run leaves no half of a file.
+
+    Returns:
+        The path written to.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(report_dict(gammas, decays, policy=policy, **settings), indent=2) + "\n"
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def pattern(names: list[str]) -> str:
+    """One pattern for names that differ in their numbers only.
+
+    >>> pattern(["layer1.0.bn1.weight", "layer1.1.bn1.weight", "layer2.0.bn1.weight"])
+    'layer*.*.bn1.weight'
+    >>> pattern(["blocks.0.norm.weight"])
+    'blocks.0.norm.weight'
+    """
+    pieces = [re.split(r"(\d+)", name) for name in names]
+    return "".join(column[0] if len(set(column)) == 1 else "*" for column in zip(*pieces, strict=True))
+
+
+def _place(name: str) -> str:
+    # Every number is an index, save that of a layer's own name: bn1 and bn2 are two places.
+    *path, layer, parameter = ["", *name.split(".")]
+    return ".".join([re.sub(r"\d+", "*", ".".join(path)), "*" if layer.isdigit() else layer, parameter])
+
+
+def _counts(gammas: Iterable[Gamma]) -> str:
+    counts = Counter(gamma.role for gamma in gammas)
+    return ", ".join(f"{counts[role]} {role}" for role in Role if counts[role])
+
+
+def _plural(count: int) -> str:
+    return f"{count} gamma" + ("" if count == 1 else "s")
+
+
+def _short(text: str, limit: int = 90) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 3].rsplit(" ", 1)[0] + "..."

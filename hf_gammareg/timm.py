@@ -1,0 +1,254 @@
+"""timm's optimizer factories, with weight decay on the gammas where the policy says."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any
+
+from timm.optim import create_optimizer_v2 as _timm_create_optimizer_v2
+from timm.optim import optimizer_kwargs, param_groups_layer_decay, param_groups_weight_decay
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from hf_gammareg.errors import GammaRegError
+from hf_gammareg.gammas import GammaMap
+from hf_gammareg.groups import Group, param_groups
+from hf_gammareg.policy import Policy
+
+__all__ = ["create_optimizer", "create_optimizer_v2", "param_group_fn"]
+
+
+def create_optimizer(
+    args: Any, model: nn.Module | Iterable[Any], filter_bias_and_bn: bool = True, **gamma_options: Any
+) -> Optimizer:
+    """Make an optimizer from command-line arguments, as `timm.optim.create_optimizer` does.
+
+    Args:
+        args: what timm's training script parses: `opt`, `lr`, `weight_decay`, `momentum` and the rest.
+        model: see `create_optimizer_v2`.
+        filter_bias_and_bn: leave biases and other one-dimensional parameters out of weight decay, as timm does.
+        gamma_options: the keyword-only options of `create_optimizer_v2`: `policy` and those after it.
+
+    Raises:
+        GammaRegError: see `create_optimizer_v2`.
+    """
+    settings = optimizer_kwargs(cfg=args)
+    return create_optimizer_v2(model, **settings, filter_bias_and_bn=filter_bias_and_bn, **gamma_options)
+
+
+def create_optimizer_v2(
+    model_or_params: nn.Module | Iterable[Any],
+    opt: str = "sgd",
+    lr: float | None = None,
+    weight_decay: float = 0.0,
+    momentum: float = 0.9,
+    foreach: bool | None = None,
+    filter_bias_and_bn: bool = True,
+    fallback_list: Collection[str] = (),
+    fallback_no_weight_decay: bool = False,
+    layer_decay: float | None = None,
+    layer_decay_min_scale: float = 0.0,
+    layer_decay_no_opt_scale: float | None = None,
+    param_group_fn: Callable[[nn.Module], Iterable[Any]] | None = None,
+    *,
+    policy: Policy = "guidelines",
+    gamma_weight_decay: float | None = None,
+    gamma_decay: Sequence[str] = (),
+    gamma_no_decay: Sequence[str] = (),
+    example_inputs: Any = None,
+    gammas: GammaMap | None = None,
+    **kwargs: Any,
+) -> Optimizer:
+    """Make an optimizer as `timm.optim.create_optimizer_v2` does, and put the gammas where the policy says.
+
+    timm makes the groups, by its own functions or the caller's `param_group_fn`; only gammas move.
+
+    >>> import timm
+    >>> model = timm.create_model("test_resnet")
+    >>> optimizer = create_optimizer_v2(model, "adamw", lr=1e-3, weight_decay=0.05)
+    >>> [group["weight_decay"] for group in optimizer.param_groups]
+    [0.0, 0.05]
+    >>> "stages.0.0.bn1.weight" in optimizer.param_groups[1]["param_names"]
+    True
+
+    Args:
+        model_or_params: a model, not yet wrapped or sharded. Parameters or groups in place of a model have no
+            graph, so they go to timm as they are, with a warning.
+        opt: timm's name of the optimizer, such as `adamw`, `muon`, `lookahead_sgd`.
+        policy: which gammas decay (see `hf_gammareg.param_groups`); `"timm"` leaves the groups as they are.
+        gamma_weight_decay: a strength of its own for the gammas that decay; default: `weight_decay`.
+        gamma_decay: glob patterns of gammas that decay whatever the policy says.
+        gamma_no_decay: glob patterns of gammas that do not.
+        example_inputs: see `hf_gammareg.find_gammas`; default: made from the model's `pretrained_cfg`.
+        gammas: the result of `find_gammas(model)`, if it is at hand.
+
+    All other arguments are timm's.
+
+    Returns:
+        timm's optimizer; each group has its own `weight_decay` and its `param_names`.
+
+    Raises:
+        GammaRegError: an unknown policy, a strength that is negative or not finite, a pattern that matches nothing,
+            or any of these options together with parameters in place of a model.
+    """
+    options = {
+        "policy": policy,
+        "gamma_weight_decay": gamma_weight_decay,
+        "decay": gamma_decay,
+        "no_decay": gamma_no_decay,
+        "example_inputs": example_inputs,
+        "gammas": gammas,
+    }
+    settings = {"lr": lr, "momentum": momentum, "foreach": foreach, **kwargs}
+    if not isinstance(model_or_params, nn.Module):
+        _check_no_wish(options)
+        return _timm_create_optimizer_v2(model_or_params, opt, weight_decay=weight_decay, **settings)
+    if param_group_fn is not None:
+        groups = _as_groups(param_group_fn(model_or_params))
+    else:
+        groups = _timm_groups(
+            model_or_params,
+            weight_decay=weight_decay,
+            filter_bias_and_bn=filter_bias_and_bn,
+            fallback_list=fallback_list,
+            fallback_no_weight_decay=fallback_no_weight_decay,
+            layer_decay=layer_decay,
+            layer_decay_min_scale=layer_decay_min_scale,
+            layer_decay_no_opt_scale=layer_decay_no_opt_scale,
+        )
+    placed = _place(groups, model_or_params, weight_decay, options)
+    # Each group has its own decay by now. As in timm the optimizer's default is 0, unless the caller made the groups.
+    default = weight_decay if param_group_fn is not None else 0.0
+    return _timm_create_optimizer_v2(placed, opt, weight_decay=default, **settings)
+
+
+def param_group_fn(
+    *,
+    weight_decay: float,
+    policy: Policy = "guidelines",
+    filter_bias_and_bn: bool = True,
+    no_weight_decay: Collection[str] | None = None,
+    fallback_list: Collection[str] = (),
+    fallback_no_weight_decay: bool = False,
+    layer_decay: float | None = None,
+    layer_decay_min_scale: float = 0.0,
+    layer_decay_no_opt_scale: float | None = None,
+    gamma_weight_decay: float | None = None,
+    gamma_decay: Sequence[str] = (),
+    gamma_no_decay: Sequence[str] = (),
+    example_inputs: Any = None,
+    gammas: GammaMap | None = None,
+) -> Callable[[nn.Module], list[Group]]:
+    """Make a function for the `param_group_fn` argument of timm's own `create_optimizer_v2`.
+
+    With that argument timm leaves layer decay, `no_weight_decay()` and the fallback list alone, and does not know
+    the groups' decay; so all of them are given here, and done here as timm would.
+
+    >>> import timm
+    >>> model = timm.create_model("test_vit")
+    >>> group_fn = param_group_fn(weight_decay=0.05, layer_decay=0.75)
+    >>> optimizer = timm.optim.create_optimizer_v2(model, "adamw", lr=1e-3, param_group_fn=group_fn)
+    >>> sum("norm1.weight" in name for group in optimizer.param_groups if group["weight_decay"]
+    ...     for name in group["param_names"]) == len(model.blocks)
+    True
+
+    Args:
+        weight_decay: the run's weight decay, at least 0.
+        no_weight_decay: names that do not decay; default: the model's own `no_weight_decay()`.
+
+    All other arguments are those of `create_optimizer_v2`.
+    """
+    options = {
+        "policy": policy,
+        "gamma_weight_decay": gamma_weight_decay,
+        "decay": gamma_decay,
+        "no_decay": gamma_no_decay,
+        "example_inputs": example_inputs,
+        "gammas": gammas,
+    }
+
+    def make_groups(model: nn.Module) -> list[Group]:
+        groups = _timm_groups(
+            model,
+            weight_decay=weight_decay,
+            filter_bias_and_bn=filter_bias_and_bn,
+            fallback_list=fallback_list,
+            fallback_no_weight_decay=fallback_no_weight_decay,
+            layer_decay=layer_decay,
+            layer_decay_min_scale=layer_decay_min_scale,
+            layer_decay_no_opt_scale=layer_decay_no_opt_scale,
+            no_weight_decay=no_weight_decay,
+        )
+        return _place(groups, model, weight_decay, options)
+
+    return make_groups
+
+
+def _timm_groups(
+    model: nn.Module,
+    *,
+    weight_decay: float,
+    filter_bias_and_bn: bool,
+    fallback_list: Collection[str],
+    fallback_no_weight_decay: bool,
+    layer_decay: float | None,
+    layer_decay_min_scale: float,
+    layer_decay_no_opt_scale: float | None,
+    no_weight_decay: Collection[str] | None = None,
+) -> list[Group]:
+    # The two calls that timm.optim's OptimizerRegistry.create_optimizer makes.
+    if no_weight_decay is None:
+        no_weight_decay = getattr(model, "no_weight_decay", set)()
+    common: dict[str, Any] = {
+        "weight_decay": weight_decay,
+        "weight_decay_exclude_1d": filter_bias_and_bn,
+        "no_weight_decay_list": no_weight_decay,
+        "fallback_list": fallback_list,
+        "fallback_no_weight_decay": fallback_no_weight_decay,
+    }
+    if layer_decay is None:
+        return param_groups_weight_decay(model, **common)
+    return param_groups_layer_decay(
+        model,
+        layer_decay=layer_decay,
+        min_scale=layer_decay_min_scale,
+        no_opt_scale=layer_decay_no_opt_scale,
+        **common,
+    )
+
+
+def _place(groups: list[Group], model: nn.Module, weight_decay: float, options: dict[str, Any]) -> list[Group]:
+    if options["policy"] == "timm":
+        # What timm made of this very call (`filter_bias_and_bn=False`, the caller's own groups), not of its defaults.
+        decayed = {id(p) for group in groups if group.get("weight_decay", weight_decay) for p in group["params"]}
+        names = {name for name, parameter in model.named_parameters() if id(parameter) in decayed}
+        options = options | {"policy": lambda gammas, model: names & set(gammas.names)}
+    return param_groups(model, weight_decay, groups=groups, **options)
+
+
+def _as_groups(made: Iterable[Any]) -> list[Group]:
+    entries = list(made)
+    if entries and not isinstance(entries[0], dict):
+        entries = [{"params": entries}]
+    # An iterator of parameters is read more than once below; names are given anew.
+    return [group | {"params": [p[1] if isinstance(p, tuple) else p for p in _listed(group)]} for group in entries]
+
+
+def _listed(group: Group) -> list[Any]:
+    return [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
+
+
+def _check_no_wish(options: dict[str, Any]) -> None:
+    wished = sorted(name for name, value in options.items() if value not in (None, (), [], "guidelines"))
+    if wished:
+        raise GammaRegError(
+            f"Expected a model, whose graph tells the gammas' roles, found parameters or groups of them together with "
+            f"{', '.join(wished)}. Pass the model, or make the groups with hf_gammareg.param_groups(model, ..., "
+            "groups=your_groups)."
+        )
+    warnings.warn(
+        "hf_gammareg was given parameters in place of a model: they have no graph, so no policy applies, and timm "
+        "gets them as they are. Pass the model, or groups from hf_gammareg.param_groups(model, ...).",
+        stacklevel=3,
+    )

@@ -1,0 +1,291 @@
+"""`transformers.Trainer`, with weight decay on the gammas where the policy says."""
+
+from __future__ import annotations
+
+import logging as _logging
+import random
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy
+import torch
+from accelerate.utils import send_to_device
+from torch import nn
+from transformers import Trainer, TrainingArguments
+from transformers.utils import logging
+
+from hf_gammareg.errors import GammaRegError
+from hf_gammareg.gammas import GammaMap, Role
+from hf_gammareg.groups import check_strength, place_gammas
+from hf_gammareg.inputs import placement, unwrapped
+from hf_gammareg.names import by_canonical_name, canonical_name
+from hf_gammareg.policy import decide, find_rule, policy_name
+from hf_gammareg.report import summary_line, write_report
+from hf_gammareg.roles import find_gammas
+
+logger = _logging.getLogger(__name__)
+
+REPORT_NAME = "gamma_report.json"
+"""The file that a run leaves in its `output_dir`."""
+
+
+@dataclass
+class GammaRegArguments(TrainingArguments):
+    """`transformers.TrainingArguments` with the options for gammas; made for `HfArgumentParser` too.
+
+    >>> GammaRegArguments("out", gamma_policy="last,absorbed", gamma_no_decay=["*.bn1.weight"]).gamma_no_decay
+    ['*.bn1.weight']
+
+    Raises:
+        GammaRegError: an unknown policy, a strength that is negative or not finite, patterns that are no strings.
+    """
+
+    gamma_policy: str = field(
+        default="guidelines",
+        metadata={
+            "help": "Which normalization gains (gammas) weight decay touches: guidelines (those at the end of a "
+            "residual branch and those that a later normalization absorbs), all, none, trainer or timm (what those "
+            "two do by themselves), or roles separated by commas, such as last,absorbed."
+        },
+    )
+    gamma_weight_decay: float | None = field(
+        default=None,
+        metadata={"help": "Weight decay of the gammas that decay. Default: the run's --weight_decay."},
+    )
+    gamma_decay: list[str] | None = field(
+        default=None,
+        metadata={"help": "Glob patterns of gammas that decay whatever the policy says, such as *.bn1.weight."},
+    )
+    gamma_no_decay: list[str] | None = field(
+        default=None,
+        metadata={"help": "Glob patterns of gammas that do not decay whatever the policy says."},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        find_rule(self.gamma_policy)
+        self.gamma_policy = policy_name(self.gamma_policy)
+        if self.gamma_weight_decay is not None:
+            self.gamma_weight_decay = check_strength("gamma_weight_decay", self.gamma_weight_decay)
+        for option in ("gamma_decay", "gamma_no_decay"):
+            patterns = getattr(self, option)
+            patterns = [patterns] if isinstance(patterns, str) else patterns
+            if not isinstance(patterns, list | None) or not all(isinstance(entry, str) for entry in patterns or ()):
+                raise GammaRegError(
+                    f"Expected `{option}` to be a list of patterns such as ['*.bn1.weight'], found {patterns!r}. "
+                    "Correct it."
+                )
+            setattr(self, option, patterns)
+
+
+if TYPE_CHECKING:
+    _Base = Trainer
+else:
+    _Base = object
+
+
+class GammaRegTrainerMixin(_Base):
+    """What makes a Trainer put the gammas where the policy says; for `Seq2SeqTrainer` and others.
+
+    The options are those of `GammaRegArguments`; with plain `TrainingArguments` they have their defaults. An
+    optimizer that the caller passed is never touched.
+
+    >>> from transformers import Seq2SeqTrainer
+    >>> class GammaRegSeq2SeqTrainer(GammaRegTrainerMixin, Seq2SeqTrainer):
+    ...     pass
+    """
+
+    _analysis: tuple[nn.Module, GammaMap] | None = None
+    _made_optimizer: bool = False
+
+    @property
+    def gammas(self) -> GammaMap:
+        """The gammas of the model, found on first use: on the plain model, with two collated training examples."""
+        return self._analysed()[1]
+
+    @property
+    def gamma_decays(self) -> dict[str, bool]:
+        """`{parameter name: decays}`: what the policy decides for each gamma."""
+        model, gammas = self._analysed()
+        return decide(
+            gammas,
+            model,
+            self._plain_rule if self._option("policy") == "trainer" else self._option("policy"),
+            decay=self._option("decay") or (),
+            no_decay=self._option("no_decay") or (),
+        )
+
+    def gamma_example_inputs(self) -> Any:
+        """The inputs that the graph is taken with: two training examples as the Trainer collates them.
+
+        Override it for a model that these do not reach as a whole.
+
+        Returns:
+            What `find_gammas` takes; None (inputs from the model's configuration) for a data set without random
+            access, or where collating fails.
+        """
+        dataset: Any = self.train_dataset
+        if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") and len(dataset)):
+            return None
+        try:
+            if hasattr(dataset, "column_names") and hasattr(dataset, "remove_columns"):
+                dataset, collate = self._remove_unused_columns(dataset), self.data_collator
+            else:
+                collate = self._get_collator_with_removed_columns(self.data_collator)
+            batch = collate([dataset[index % len(dataset)] for index in range(2)])
+            return dict(batch) if isinstance(batch, Mapping) else None
+        except Exception as error:  # whatever a user's data set may raise, here it costs only a better batch
+            logger.info(f"No example batch from the training set ({type(error).__name__}: {error}).")
+            return None
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as `Trainer.train` does; the roles are found first, before anything wraps the model."""
+        if self.model_init is None:
+            self._analysed()
+        return super().train(*args, **kwargs)
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """Make the model as `Trainer.call_model_init` does, and find its roles if training is to follow at once."""
+        model = super().call_model_init(trial)
+        self._analysis = None
+        if getattr(self, "is_in_train", False):
+            self._analysis = self._analyse(model)
+        return model
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """The names that the Trainer itself decays, with the gammas that the policy decays in place of its own."""
+        decays = by_canonical_name(self.gamma_decays)
+        others = [name for name in super().get_decay_parameter_names(model) if canonical_name(name) not in decays]
+        return others + [name for name, _ in model.named_parameters() if decays.get(canonical_name(name))]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimizer as the Trainer does, with each gamma where the policy says; log it, write the report."""
+        given = self.optimizer is not None
+        optimizer = super().create_optimizer() if model is None else super().create_optimizer(model)
+        if not given:
+            self._made_optimizer = True
+            self._tell(self._regroup(optimizer, self.model if model is None else model))
+        elif not self._made_optimizer:
+            logger.warning(
+                f"{type(self).__name__} was given an optimizer and leaves its groups as they are: no gamma policy "
+                "applies. To apply one, build it from hf_gammareg.param_groups(model, ...)."
+            )
+        return optimizer
+
+    def _option(self, name: str) -> Any:
+        return getattr(self.args, f"gamma_{name}", "guidelines" if name == "policy" else None)
+
+    def _plain_rule(self, gammas: GammaMap, model: nn.Module) -> set[str]:
+        # What the Trainer that this is mixed into would do: a policy to compare with.
+        return set(gammas.names) & set(super().get_decay_parameter_names(model))
+
+    def _analysed(self) -> tuple[nn.Module, GammaMap]:
+        # After training under FSDP the model is a wrapper, with the model that was analysed among its modules.
+        model: Any = self.model
+        if self._analysis is None or all(module is not self._analysis[0] for module in model.modules()):
+            self._analysis = self._analyse(model)
+        return self._analysis
+
+    def _analyse(self, model: nn.Module) -> tuple[nn.Module, GammaMap]:
+        model = unwrapped(model)
+        with _same_random_state():
+            return model, _find_gammas(model, self.gamma_example_inputs())
+
+    def _regroup(self, optimizer: torch.optim.Optimizer, model: Any) -> bool:
+        """Name the groups' members and give gammas their own strength; return whether the groups hold the decisions."""
+        decays = by_canonical_name(self.gamma_decays)
+        parameters = {canonical_name(name): parameter for name, parameter in model.named_parameters()}
+        groups = getattr(optimizer, "param_groups", [])
+        found = {id(p): group.get("weight_decay") for group in groups for p in group["params"]}
+        for name, decay in decays.items():
+            if name not in parameters:
+                return False
+            frozen = not parameters[name].requires_grad
+            if not frozen and found.get(id(parameters[name])) != (self.args.weight_decay if decay else 0.0):
+                return False
+        strengths = {"weight_decay": self.args.weight_decay, "gamma_weight_decay": self._option("weight_decay")}
+        groups[:] = place_gammas(groups, model, decays, **strengths)
+        # Layers may have been frozen since the analysis.
+        states = {name: parameter.requires_grad for name, parameter in parameters.items()}
+        now = tuple(replace(gamma, trainable=states[canonical_name(gamma.name)]) for gamma in self.gammas)
+        self._analysis = self._analysed()[0], replace(self.gammas, gammas=now)
+        return True
+
+    def _tell(self, honoured: bool) -> None:
+        """Log the one line, loudly where something is amiss, and write the report; on the main process only."""
+        if not self.is_world_process_zero():
+            return
+        model, gammas = self._analysed()
+        decays, plain, own = self.gamma_decays, self._plain_rule(gammas, model), self._option("weight_decay")
+        optimizer = type(self.optimizer).__name__
+        line = summary_line(
+            gammas,
+            decays,
+            {name: name in plain for name in gammas.names},
+            policy=self._option("policy"),
+            strength=self.args.weight_decay if own is None else own,
+        )
+        if not honoured:
+            logger.warning(
+                f"hf_gammareg: {optimizer} (optim={self.args.optim!s}) does not keep the parameter groups it is given, "
+                "so the gamma policy can't be honoured and its own decay applies. Choose another optimizer, or under "
+                "FSDP1 set use_orig_params."
+            )
+        elif gammas.by_role(Role.UNKNOWN):
+            logger.warning(f"hf_gammareg: {line}")
+        elif logger.isEnabledFor(_logging.INFO) and logger.hasHandlers():
+            logger.info(line)
+        elif logging.get_verbosity() <= logging.WARNING:
+            # Without set-up a logger shows nothing below a warning; the Trainer prints its metrics, and so this line.
+            print(f"hf_gammareg: {line}", file=sys.stderr, flush=True)
+        if self.args.output_dir:
+            write_report(
+                Path(self.args.output_dir) / REPORT_NAME,
+                gammas,
+                decays,
+                policy=self._option("policy"),
+                weight_decay=self.args.weight_decay,
+                gamma_weight_decay=own,
+                optimizer=optimizer,
+                honoured=honoured,
+                summary=line,
+            )
+
+
+class GammaRegTrainer(GammaRegTrainerMixin, Trainer):
+    """`transformers.Trainer` with weight decay on the gammas where the policy says; it takes the same arguments.
+
+    trainer = GammaRegTrainer(model=model, args=TrainingArguments("out", weight_decay=0.05), train_dataset=data)
+    trainer.train()
+    print(trainer.gammas)
+
+    When it makes the optimizer it logs one line (how many gammas of which role decay, and what plain Trainer would have
+    done) and writes `gamma_report.json` into `output_dir`. See `GammaRegTrainerMixin` and `GammaRegArguments`.
+    """
+
+
+def _find_gammas(model: nn.Module, batch: Any) -> GammaMap:
+    """The gammas by the batch, or where that tells no role by inputs from the configuration; no error stops a run."""
+    found = find_gammas(model, {} if batch is None else send_to_device(batch, placement(model)[0]))
+    if len(found.by_role(Role.UNKNOWN)) < len(found):
+        return found
+    try:
+        return find_gammas(model)
+    except GammaRegError:
+        return found
+
+
+@contextmanager
+def _same_random_state() -> Iterator[None]:
+    """Restore Python's, NumPy's and torch's generators, so that looking at two examples changes no run."""
+    python_state, numpy_state = random.getstate(), numpy.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(python_state)
+        numpy.random.set_state(numpy_state)
