@@ -8,14 +8,15 @@ import operator
 import random
 import sys
 import warnings
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from hf_gammareg.ops import OPS, Effect, Row
+from hf_gammareg.graph import Graph, Node, mark_activations, nodes_in
+from hf_gammareg.ops import Effect
 
 INLINED = {
     "wrap_with_set_grad_enabled",
@@ -24,64 +25,8 @@ INLINED = {
     "tag_activation_checkpoint",
 }
 """Higher-order ops that call a subgraph once: read as if it stood in place."""
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class Node:
-    """One value of the graph."""
-
-    index: int
-    """Position in topological order."""
-    op: str
-    """ATen's name without overload and in-place underscore, or `input`, `parameter`, `buffer`."""
-    arguments: dict[str, Any]
-    """Arguments by the names of the op's schema; values may be Nodes or lists of them."""
-    inputs: tuple[Node, ...]
-    """The Nodes among the arguments, in order."""
-    shape: tuple[int, ...] | None
-    """Shape of a tensor, None for tuples and non-tensors."""
-    floating: bool
-    """A floating-point or complex tensor, or a tuple that holds one."""
-    tensor: bool
-    """A tensor or a tuple that holds one, against sizes and None."""
-    module: str
-    """Path of the module whose forward made it; empty for the model itself."""
-    parameter: str | None = None
-    """Name of the parameter that it is."""
-    users: list[Node] = field(default_factory=list)
-    activation: bool = False
-    """A value that the network passes on, against weights, masks and constants."""
-
-    @property
-    def row(self) -> Row | None:
-        """This op's row in the table, if it has one."""
-        return OPS.get(self.op)
-
-    def effect(self, *effects: Effect) -> bool:
-        """Whether the op's row says one of these effects."""
-        row = OPS.get(self.op)
-        return row is not None and row.effect in effects
-
-    def operands(self, *names: str) -> list[Node]:
-        """The Nodes among the arguments of these names."""
-        found: list[Node] = []
-        for name in names:
-            found.extend(_nodes(self.arguments.get(name)))
-        return found
-
-    def __repr__(self) -> str:
-        return f"<{self.index}: {self.op} in {self.module or 'the model'}>"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Graph:
-    """A model's forward pass."""
-
-    nodes: tuple[Node, ...]
-    outputs: frozenset[int]
-    """Indices of the nodes that the model returns."""
-    source: str
-    """How it was had."""
+QUIET_OPTIONS = ("use_cache", "output_attentions", "output_hidden_states")
+"""Options of transformers configurations that add inner values to the outputs, where no loss reads them."""
 
 
 def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Graph:
@@ -142,8 +87,10 @@ def _untouched(model: nn.Module) -> Iterator[None]:
         (value, value.copy())
         for _, state in saved
         for value in state.values()
-        if isinstance(value, dict | list | set) and hasattr(value, "copy")
+        if type(value) in (dict, OrderedDict, list, set)
     ]
+    configs = {id(config): config for module, _ in saved if (config := getattr(module, "config", None)) is not None}
+    options = [(config, name) for config in configs.values() for name in QUIET_OPTIONS if getattr(config, name, None)]
     python_state, numpy = random.getstate(), sys.modules.get("numpy")
     numpy_state = numpy.random.get_state() if numpy else None
     try:
@@ -153,9 +100,13 @@ def _untouched(model: nn.Module) -> Iterator[None]:
                     del hooks[key]
             if state.get("gradient_checkpointing") is True:
                 module.__dict__["gradient_checkpointing"] = False
+        for config, name in options:
+            setattr(config, name, False)
         with torch.random.fork_rng(enabled=True):
             yield
     finally:
+        for config, name in options:
+            setattr(config, name, True)
         random.setstate(python_state)
         if numpy:
             numpy.random.set_state(numpy_state)
@@ -194,7 +145,7 @@ class _Builder:
         signature = self.program.graph_signature
         kinds: dict[str, tuple[str, str | None]] = {}
         for spec in signature.input_specs:
-            name = getattr(spec.arg, "name", None)
+            name = getattr(spec.arg, "name", "")
             if spec.kind.name == "PARAMETER" and spec.target is not None:
                 kinds[name] = ("parameter", self.canonical.get(spec.target, spec.target))
             elif spec.kind.name != "USER_INPUT":
@@ -210,14 +161,14 @@ class _Builder:
             for spec in signature.output_specs
             if spec.kind.name in ("USER_OUTPUT", "LOSS_OUTPUT") and hasattr(spec.arg, "name")
         }
-        output = next(node for node in self.program.graph.nodes if node.op == "output")
+        output: Any = next(node for node in self.program.graph.nodes if node.op == "output")
         wanted = [
             value
             for fx_node, value in zip(output.args[0], returned, strict=True)
             if getattr(fx_node, "name", None) in users
         ]
-        _mark_activations(self.nodes)
-        return Graph(nodes=tuple(self.nodes), outputs=frozenset(node.index for node in _nodes(wanted)), source=source)
+        mark_activations(self.nodes)
+        return Graph(nodes=tuple(self.nodes), outputs=frozenset(node.index for node in nodes_in(wanted)), source=source)
 
     def _run(self, module: fx.GraphModule, values: dict[fx.Node, Any], prefix: str) -> Any:
         """Read one graph whose placeholders are bound in `values`; returns what its output holds."""
@@ -233,9 +184,9 @@ class _Builder:
         raise AssertionError("an exported graph has an output")
 
     def _call(self, node: fx.Node, values: dict[fx.Node, Any], prefix: str) -> Any:
-        target = node.target
-        args = fx.node.map_aggregate(node.args, lambda a: values[a] if isinstance(a, fx.Node) else a)
-        kwargs = fx.node.map_aggregate(node.kwargs, lambda a: values[a] if isinstance(a, fx.Node) else a)
+        target: Any = node.target
+        args: Any = fx.node.map_aggregate(node.args, lambda a: values[a] if isinstance(a, fx.Node) else a)
+        kwargs: Any = fx.node.map_aggregate(node.kwargs, lambda a: values[a] if isinstance(a, fx.Node) else a)
         path = _module_path(node) or prefix
         name = getattr(target, "__name__", str(target))
         if name in INLINED:
@@ -265,12 +216,12 @@ class _Builder:
 
     def _write_through(self, node: fx.Node, made: Node, values: dict[fx.Node, Any], path: str) -> None:
         """After an in-place op on a view, whoever reads the base reads the written values too."""
-        written = node.args[0] if node.args else None
-        values[written] = made  # type: ignore[index]
-        base = written
+        base: Any = node.args[0]
+        values[base] = made
         while isinstance(base, fx.Node) and base.op == "call_function" and base.args and _is_view(values.get(base)):
             base = base.args[0]
-            if isinstance(base, fx.Node) and isinstance(before := values.get(base), Node) and before.floating:
+            before = values.get(base)
+            if isinstance(before, Node) and before.floating:
                 joined = self._add("mutate", {"self": before, "values": made}, None, path)
                 joined.shape, joined.floating, joined.tensor = before.shape, True, True
                 values[base] = joined
@@ -283,7 +234,7 @@ class _Builder:
             index=len(self.nodes),
             op=op,
             arguments=arguments,
-            inputs=tuple(dict.fromkeys(_nodes(arguments))),
+            inputs=tuple(dict.fromkeys(nodes_in(arguments))),
             shape=tuple(_size(s) for s in value.shape) if isinstance(value, torch.Tensor) else None,
             floating=any(tensor.is_floating_point() or tensor.is_complex() for tensor in tensors),
             tensor=bool(tensors),
@@ -294,16 +245,6 @@ class _Builder:
             read.users.append(node)
         self.nodes.append(node)
         return node
-
-
-def _nodes(value: Any) -> list[Node]:
-    if isinstance(value, Node):
-        return [value]
-    if isinstance(value, tuple | list):
-        return [node for item in value for node in _nodes(item)]
-    if isinstance(value, dict):
-        return [node for item in value.values() for node in _nodes(item)]
-    return []
 
 
 def _size(size: Any) -> int:
@@ -322,50 +263,3 @@ def _is_view(value: Any) -> bool:
         and value.effect(Effect.VIEW)
         and value.op not in ("clone", "contiguous", "copy", "to", "index")
     )
-
-
-WEIGHT_ARGUMENTS = ("weight", "bias", "running_mean", "running_var", "norm_weight")
-
-
-def _mark_activations(nodes: list[Node]) -> None:
-    """Say which values are activations: what the network passes on, from inputs or learned tokens to outputs.
-
-    Integer and boolean tensors and what is computed from them without a parameter (masks, positions, rotary angles)
-    are not. A parameter that takes the place of an input (learned queries) starts activations; one that ends up in
-    the weight of a convolution or linear layer (weight standardisation) does not.
-    """
-    of_parameter, of_input = [False] * len(nodes), [False] * len(nodes)
-    for node in nodes:
-        of_parameter[node.index] = node.parameter is not None or any(of_parameter[n.index] for n in node.inputs)
-        of_input[node.index] = node.op == "input" or any(of_input[n.index] for n in node.inputs)
-    as_weight, as_token = [False] * len(nodes), [False] * len(nodes)
-    for node in reversed(nodes):
-        for read in node.inputs:
-            i = read.index
-            if of_input[i] or not of_parameter[i]:
-                continue
-            if not of_input[node.index]:
-                as_weight[i] |= as_weight[node.index]
-                as_token[i] |= as_token[node.index]
-            if node.effect(Effect.MIX, Effect.NORM):
-                if read in node.operands(*WEIGHT_ARGUMENTS):
-                    as_weight[i] = True
-                else:
-                    as_token[i] |= not any(of_input[n.index] for n in node.inputs) or node.op not in (
-                        "matmul",
-                        "mm",
-                        "bmm",
-                        "einsum",
-                        "addmm",
-                        "baddbmm",
-                    )
-    for node in nodes:
-        i = node.index
-        if not node.floating or node.parameter is not None or node.op == "buffer":
-            continue
-        if of_input[i]:
-            node.activation = node.op == "input" or of_parameter[i] or any(n.activation for n in node.inputs)
-        else:
-            node.activation = (
-                of_parameter[i] and not as_weight[i] and (as_token[i] or any(n.activation for n in node.inputs))
-            )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hf_gammareg.capture import Graph, Node
+from hf_gammareg.graph import Graph, Node
 from hf_gammareg.ops import Effect
 from hf_gammareg.scale import is_weight_layer
 

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_gammareg.capture import Graph, Node, capture
+from hf_gammareg.capture import capture
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.gammas import Gamma, GammaMap, Role
+from hf_gammareg.graph import Graph, Node
 from hf_gammareg.ops import Effect
 from hf_gammareg.residual import Ancestry, Sum, find_sums
 from hf_gammareg.scale import End, Part, Scale, add, transfer
@@ -63,8 +64,8 @@ def find_gammas(model: nn.Module, example_inputs: Any = None) -> GammaMap:
         return _assemble(model, {name: [] for name in names}, names, source=f"none: {_first_line(error)}", why=why)
     uses = analyse(graph)
     read = {node.parameter for node in graph.nodes if node.parameter and node.users}
-    missing = {name: [] for name in names if name not in read}
-    others = {name: NOT_A_GAMMA for name in names if name in read and name not in uses}
+    missing: dict[str, list[Use]] = {name: [] for name in names if name not in read}
+    others: dict[str, str] = {name: NOT_A_GAMMA for name in names if name in read and name not in uses}
     found = _assemble(model, uses | missing, names, source=graph.source, why="Not reached by the example inputs.")
     return GammaMap(gammas=found.gammas, source=found.source, not_gammas=others)
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum, auto
 from typing import Any
 
-from hf_gammareg.capture import Node
+from hf_gammareg.graph import Node
 from hf_gammareg.ops import Effect
 
 PER_CHANNEL = ("batch_norm", "instance_norm")
 """Norms with statistics per channel: they cancel a factor on some channels, and a constant shift, exactly."""
 TINY = 1e-3
-"""A lower bound below this guards a division by zero and bends nothing."""
+"""A constant below this guards a division by zero, and neither shifts nor bends."""
 
 
 class Part(StrEnum):
@@ -72,40 +72,43 @@ def transfer(node: Node, scales: Scales) -> Outcome:
         return Outcome()
     read = [n for name in node.arguments if name not in (*row.gates, *row.ignores) for n in node.operands(name)]
     gated = any(scales(n) for n in node.operands(*row.gates))
-    carrying = [(n, scale) for n in read if (scale := scales(n))]
+    found = [scale for n in read if (scale := scales(n))]
     end = End.SATURATED if gated else None
-    if not carrying:
+    if not found:
         return Outcome(end=end, exact=False)
     if row.effect is Effect.SQUASH or not node.floating or _squashes(node):
         return Outcome(end=End.SATURATED, exact=False)
-    found = [scale for _, scale in carrying]
     if row.effect is Effect.NORM:
         return _norm(node, scales)
-    scale: Scale | None
+    result: Scale | None
     match row.effect:
         case Effect.VIEW:
-            scale = combine(found)
+            result = combine(found)
         case Effect.POOL | Effect.SCALE | Effect.CURVE:
-            power = 1.0 if node.op in ("clamp", "clamp_min") and _tiny_bound(node) else row.power
-            scale = _bend(combine(found), row.exact or (node.op in ("clamp", "clamp_min") and _tiny_bound(node)))
-            scale = replace(scale, degree=scale.degree * power)
+            result = _bend(combine(found), row.exact or _guards(node))
+            result = replace(result, degree=result.degree * row.power)
         case Effect.MIX | Effect.PRODUCT:
-            scale = _product(node, read, scales, row.effect is Effect.MIX, row.exact)
+            result = _product(node, read, scales, row.effect is Effect.MIX, row.exact)
         case Effect.QUOTIENT:
-            scale = _quotient(node, scales)
+            result = _quotient(node, scales)
         case Effect.POWER:
-            scale = _power(node, scales)
+            result = _power(node, scales)
         case Effect.SUM:
-            scale = _sum_of_products(node, scales) if node.op in ("addcmul", "addcdiv") else add(read, scales)
+            result = _sum_of_products(node, scales) if node.op in ("addcmul", "addcdiv") else add(read, scales)
+            constants = [
+                value for name in ("self", "other") if isinstance(value := node.arguments.get(name), int | float)
+            ]
+            if any(abs(value) > TINY for value in constants):
+                result = replace(result, shifted=True)
         case Effect.JOIN:
-            scale = _join(node, read, scales)
-    if scale is None or scale.degree == 0:
+            result = _join(node, read, scales)
+    if result is None or result.degree == 0:
         return Outcome(
-            end=End.CANCELLED, exact=scale is not None and scale.exact and not gated and scale.part is Part.WHOLE
+            end=End.CANCELLED, exact=result is not None and result.exact and not gated and result.part is Part.WHOLE
         )
     if gated:
-        scale = replace(scale, exact=False)
-    return Outcome(scale=scale, end=end, exact=False)
+        result = replace(result, exact=False)
+    return Outcome(scale=result, end=end, exact=False)
 
 
 def add(operands: Iterable[Node], scales: Scales) -> Scale:
@@ -233,6 +236,7 @@ def _squashes(node: Node) -> bool:
     return node.op == "pow" and not isinstance(node.arguments.get("self"), Node)
 
 
-def _tiny_bound(node: Node) -> bool:
+def _guards(node: Node) -> bool:
+    """Whether a clamp only guards a division by zero."""
     low, high = node.arguments.get("min"), node.arguments.get("max")
-    return isinstance(low, int | float) and abs(low) < TINY and high is None
+    return node.op in ("clamp", "clamp_min") and isinstance(low, int | float) and abs(low) < TINY and high is None

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hf_gammareg.capture import Graph, Node
+from hf_gammareg.graph import Graph, Node
 from hf_gammareg.ops import NORM_KINDS, Effect
 from hf_gammareg.scale import End, Scale, transfer
 
