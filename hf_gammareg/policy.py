@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -56,7 +56,7 @@ def timm(gammas: GammaMap, model: nn.Module) -> set[str]:
     """
     from timm.optim import param_groups_weight_decay
 
-    excluded: Iterable[str] = getattr(model, "no_weight_decay", set)()
+    excluded: Collection[str] = getattr(model, "no_weight_decay", set)()
     groups = param_groups_weight_decay(model, weight_decay=1.0, no_weight_decay_list=excluded)
     decayed = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
     return set(gammas.names) & {name for name, parameter in model.named_parameters() if id(parameter) in decayed}

@@ -69,7 +69,7 @@ def create_optimizer_v2(
     >>> optimizer = create_optimizer_v2(model, "adamw", lr=1e-3, weight_decay=0.05)
     >>> [group["weight_decay"] for group in optimizer.param_groups]
     [0.0, 0.05]
-    >>> "stages.0.0.bn1.weight" in optimizer.param_groups[1]["param_names"]
+    >>> "layer1.0.bn2.weight" in optimizer.param_groups[1]["param_names"]
     True
 
     Args:
