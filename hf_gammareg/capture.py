@@ -16,7 +16,7 @@ import torch
 from torch import fx, nn
 
 from hf_gammareg.graph import Graph, Node, mark_activations, nodes_in
-from hf_gammareg.ops import Effect
+from hf_gammareg.ops import OPS, Effect
 
 INLINED = {
     "wrap_with_set_grad_enabled",
@@ -230,19 +230,22 @@ class _Builder:
         tensors = [
             item for item in (value if isinstance(value, tuple | list) else [value]) if isinstance(item, torch.Tensor)
         ]
+        row = OPS.get(op)
+        unread = arguments if row and row.effect is Effect.NOTHING else row.ignores if row else ()
+        read = [argument for name, argument in arguments.items() if name not in unread]
         node = Node(
             index=len(self.nodes),
             op=op,
             arguments=arguments,
-            inputs=tuple(dict.fromkeys(nodes_in(arguments))),
+            inputs=tuple(dict.fromkeys(nodes_in(read))),
             shape=tuple(_size(s) for s in value.shape) if isinstance(value, torch.Tensor) else None,
             floating=any(tensor.is_floating_point() or tensor.is_complex() for tensor in tensors),
             tensor=bool(tensors),
             module=path,
             parameter=parameter,
         )
-        for read in node.inputs:
-            read.users.append(node)
+        for operand in node.inputs:
+            operand.users.append(node)
         self.nodes.append(node)
         return node
 

@@ -24,7 +24,7 @@ class Node:
     arguments: dict[str, Any]
     """Arguments by the names of the op's schema; values may be Nodes or lists of them."""
     inputs: tuple[Node, ...]
-    """The Nodes among the arguments, in order."""
+    """The Nodes whose values it reads, in order: not those that only lend a shape or dtype."""
     shape: tuple[int, ...] | None
     """Shape of a tensor, None for tuples and non-tensors."""
     floating: bool
@@ -109,6 +109,8 @@ def mark_activations(nodes: list[Node]) -> None:
             if node.effect(Effect.MIX, Effect.NORM):
                 as_weight[i] |= read in weights
                 as_token[i] |= read not in weights and (worked[i] or not beside_input)
+            if node.effect(Effect.JOIN):
+                as_token[i] |= of_input[node.index]  # a class token, put beside the patches
     for node in nodes:
         i = node.index
         if not node.floating or node.op in ("parameter", "buffer"):

@@ -188,10 +188,11 @@ def _decide(site: Site, fates: list[Fate], placement: str | None) -> Use:
         return Use(site=site, role=Role.UNKNOWN, exact=False, placement=placement, reason=reason)
     worst = min(fates, key=lambda fate: fate.role.protection)
     decisive = [fate for fate in fates if fate.role is worst.role]
+    on_the_way = fates if worst.role is Role.ABSORBED else decisive
     return Use(
         site=site,
         role=worst.role,
-        exact=all(fate.exact for fate in fates),
+        exact=all(fate.exact for fate in on_the_way),
         placement=placement,
         reason=_reason(worst, len({fate.node.index for fate in decisive}) - 1),
     )
