@@ -209,6 +209,8 @@ class _Builder:
         in_place = op.endswith("_") and not op.endswith("__")
         if in_place:
             op = op.removesuffix("_")
+        if op == "slice" and (whole := _part_of_join(arguments)) is not None:
+            return whole
         made = self._add(op if namespace == "aten" else f"{namespace}::{op}", arguments, node.meta.get("val"), path)
         if in_place:
             self._write_through(node, made, values, path)
@@ -248,6 +250,29 @@ class _Builder:
             operand.users.append(node)
         self.nodes.append(node)
         return node
+
+
+def _part_of_join(arguments: dict[str, Any]) -> Node | None:
+    """The operand of a concatenation that a slice of it takes back out, whole; None if it takes anything else."""
+    joined, dim = arguments["self"], arguments.get("dim", 0)
+    if not (isinstance(joined, Node) and joined.op == "cat" and joined.shape):
+        return None
+    rank = len(joined.shape)
+    if (joined.arguments.get("dim", 0) - dim) % rank or arguments.get("step", 1) != 1:
+        return None
+    size = joined.shape[dim]
+    start, end = arguments.get("start") or 0, arguments.get("end")
+    end = size if end is None else end
+    if not (isinstance(start, int) and isinstance(end, int) and size >= 0):
+        return None
+    start, end = start + size * (start < 0), min(end + size * (end < 0), size)
+    offset = 0
+    for operand in joined.operands("tensors"):
+        length = operand.shape[dim] if operand.shape else -1
+        if (offset, offset + length) == (start, end):
+            return operand
+        offset += length
+    return None
 
 
 def _size(size: Any) -> int:
