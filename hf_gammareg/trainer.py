@@ -25,6 +25,7 @@ from hf_gammareg.inputs import placement, unwrapped
 from hf_gammareg.names import by_canonical_name, canonical_name
 from hf_gammareg.policy import decide, find_rule, policy_name
 from hf_gammareg.report import summary_line, write_report
+from hf_gammareg.resume import load_renamed
 from hf_gammareg.roles import find_gammas
 
 logger = _logging.getLogger(__name__)
@@ -175,6 +176,15 @@ class GammaRegTrainerMixin(_Base):
                 "applies. To apply one, build it from hf_gammareg.param_groups(model, ...)."
             )
         return optimizer
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if self.is_fsdp_enabled or not load_renamed(self.model if model is None else model, resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if sharded or not load_renamed(self.model, self.state.best_model_checkpoint):
+            super()._load_best_model()
 
     def _option(self, name: str) -> Any:
         return getattr(self.args, f"gamma_{name}", "guidelines" if name == "policy" else None)
