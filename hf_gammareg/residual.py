@@ -103,16 +103,18 @@ def _find_skip(node: Node, operands: list[Node], ancestry: Ancestry) -> Node | N
             if other is not side
         ):
             return side
-    # A projection skip has the fewest weight layers since the common ancestors.
+    # A projection skip has the fewest weight layers since the common ancestors: on the longest way down, and where
+    # that ties (parallel resolutions that were fused before, as in HRNet), on the shortest.
     common = ~0
     for side in sides:
         common &= ancestry.above[side.index]
     if not common:
         return None
-    depths = sorted((_depth(side, common, {}), side.index) for side in sides)
-    if depths[0][0] == depths[1][0]:
+    known: dict[int, tuple[int, int]] = {}
+    first, second = sorted(sides, key=lambda side: _depth(side, common, known))[:2]
+    if known[first.index] == known[second.index]:
         return None
-    skip = ancestry.nodes[depths[0][1]]
+    skip = first
     mixed = any(ancestry.of(other) & ancestry.mixing & ~common for other in sides if other is not skip)
     return skip if mixed else None
 
@@ -127,20 +129,19 @@ def _base(node: Node) -> Node:
         node = above[0]
 
 
-def _depth(node: Node, common: int, known: dict[int, int]) -> int:
-    """The most weight layers on a way from the common ancestors down to the node."""
+def _depth(node: Node, common: int, known: dict[int, tuple[int, int]]) -> tuple[int, int]:
+    """Weight layers on the longest and on the shortest way from the common ancestors down to the node."""
     stack = [node]
     while stack:
         top = stack[-1]
-        if top.index in known:
-            stack.pop()
-            continue
-        above = [read for read in top.inputs if read.activation and not common >> read.index & 1]
-        missing = [read for read in above if read.index not in known]
-        if missing:
+        below = [read for read in top.inputs if read.activation and not common >> top.index & 1]
+        missing = [read for read in below if read.index not in known]
+        if top.index not in known and missing:
             stack.extend(missing)
             continue
-        own = 0 if common >> top.index & 1 else int(is_weight_layer(top))
-        known[top.index] = own + max((known[read.index] for read in above), default=0)
         stack.pop()
+        own = 0 if common >> top.index & 1 else int(is_weight_layer(top))
+        longest = max((known[read.index][0] for read in below), default=0)
+        shortest = min((known[read.index][1] for read in below), default=0)
+        known[top.index] = (longest + own, shortest + own)
     return known[node.index]
