@@ -44,10 +44,18 @@ def table_text(gammas: GammaMap, decays: Mapping[str, bool] | None = None, *, ev
         names = pattern([gamma.name for gamma in members]) + count
         table.add_row(str(members[0].role), *decision, names, _short(members[0].reason))
     buffer = StringIO()
-    console = Console(file=buffer, width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False)
-    console.print(table, markup=False, highlight=False)
-    lines = [line.rstrip() for line in buffer.getvalue().splitlines()] if len(gammas) else []
-    return "\n".join([*lines, *_footer(gammas, decays)]).strip("\n")
+    console = Console(
+        file=buffer,
+        width=WIDTH,
+        color_system=None,
+        force_terminal=False,
+        legacy_windows=False,
+        markup=False,
+        emoji=False,
+    )
+    console.print(table)
+    lines = [*(line.rstrip() for line in buffer.getvalue().splitlines()), ""] if len(gammas) else []
+    return "\n".join([*lines, *_footer(gammas, decays)])
 
 
 def _groups(gammas: GammaMap) -> Iterable[list[Gamma]]:
@@ -73,7 +81,8 @@ def _footer(gammas: GammaMap, decays: Mapping[str, bool] | None) -> list[str]:
     deciding = f"; {sum(decays.values())} of them decay" if decays is not None else ""
     lines = [f"{_plural(len(gammas))}: {_counts(gammas.gammas)}{deciding}. Graph: {gammas.source}."]
     if centred := [gamma for gamma in gammas if gamma.zero_centered]:
-        lines.append(f"{_plural(len(centred))} multiply by 1 + w: decay pulls their gain to 1, not to 0.")
+        words = ("multiplies", "its gain") if len(centred) == 1 else ("multiply", "their gains")
+        lines.append(f"{_plural(len(centred))} {words[0]} by 1 + w: decay pulls {words[1]} to 1, not to 0.")
     if doubt := unknown_text(gammas, decays):
         lines.append(doubt)
     return lines
@@ -88,7 +97,7 @@ def unknown_text(gammas: GammaMap, decays: Mapping[str, bool] | None = None) -> 
     decayed = sum(decays[gamma.name] for gamma in unknown) if decays is not None else 0
     fate = f"{decayed} of them decay" if decayed else "none of them decays"
     more = f" and {len(others)} other reasons" if len(others) > 1 else " and another reason" if others else ""
-    return f"WARNING: {_plural(len(unknown))} of unknown role ({_short(reason, 200)}{more}): {fate}."
+    return f"WARNING: {_plural(len(unknown))} of unknown role ({_short(reason, 200).rstrip('.')}{more}): {fate}."
 
 
 def summary_line(

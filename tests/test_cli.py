@@ -1,0 +1,150 @@
+"""The command line: its two streams and its exit status."""
+
+import json
+import logging
+import subprocess
+import sys
+import warnings
+
+import pytest
+import timm
+
+from hf_gammareg import cli, find_gammas
+from hf_gammareg.gammas import Role
+
+SOURCE = "timm/test_vit"
+COUNTS = {"final": 1, "last": 12}
+
+
+@pytest.fixture
+def gammareg(capfd):
+    def run(*words):
+        status = cli.main(list(words))
+        output = capfd.readouterr()
+        return status, output.out, output.err
+
+    return run
+
+
+def test_json_is_all_there_is(gammareg):
+    status, out, err = gammareg("inspect", SOURCE, "--format", "json")
+    assert (status, err) == (0, "")
+    data = json.loads(out)
+    assert list(data) == ["source", "policy", "gammas", "counts"]
+    assert (data["source"], data["policy"], data["counts"]) == (SOURCE, "guidelines", COUNTS)
+    gammas = find_gammas(timm.create_model("test_vit"))
+    assert [row["name"] for row in data["gammas"]] == list(gammas.names)
+    for row, gamma in zip(data["gammas"], gammas, strict=True):
+        assert list(row) == ["name", "role", "kind", "decays", "exact", "placement", "zero_centered", "reason"]
+        assert row["role"] == gamma.role
+        assert row["decays"] is (gamma.role is Role.LAST)
+        assert all(row[field] == getattr(gamma, field) for field in list(row) if field != "decays")
+
+
+def decayed(out):
+    return {row["name"] for row in json.loads(out)["gammas"] if row["decays"]}
+
+
+def test_policy_and_patterns_decide(gammareg):
+    last = {f"blocks.{block}.norm{norm}.weight" for block in range(6) for norm in (1, 2)}
+    words = ("inspect", SOURCE, "--format", "json")
+    assert decayed(gammareg(*words)[1]) == last
+    assert decayed(gammareg(*words, "--policy", "final")[1]) == {"norm.weight"}
+    patterns = ("--policy", "none", "--decay", "norm.weight", "--decay", "blocks.0.*", "--no-decay", "*.norm2.weight")
+    status, _, err = gammareg(*words, *patterns)
+    assert status == 2
+    assert "'blocks.0.norm2.weight' in both" in err
+    assert decayed(gammareg(*words, *patterns[:-2])[1]) == {"norm.weight"} | {n for n in last if "blocks.0." in n}
+    assert decayed(gammareg(*words, *patterns[-2:])[1]) == {name for name in last if "norm1" in name}
+
+
+def test_table(gammareg):
+    status, out, err = gammareg("inspect", SOURCE)
+    assert (status, err) == (0, "")
+    assert out.startswith("timm/test_vit, policy guidelines\n\nrole    decays   gammas")
+    assert "\nlast    yes      blocks.*.norm1.weight x6 " in out
+    assert "\nfinal   no       norm.weight " in out
+    assert out.endswith("13 gammas: 1 final, 12 last; 12 of them decay. Graph: export (train mode).\n")
+    assert "\x1b" not in out
+    every = gammareg("inspect", SOURCE, "--all")[1]
+    assert all(f" blocks.{block}.norm{norm}.weight " in every for block in range(6) for norm in (1, 2))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "Missing command"),
+        (["inspect"], "SOURCE"),
+        (["inspekt"], "No such command 'inspekt'"),
+        (["inspect", SOURCE, "--bogus"], "No such option: --bogus"),
+        (["inspect", SOURCE, "--format", "xml"], "'xml'"),
+        (["inspect", SOURCE, "--format"], "--format"),
+        (["inspect", SOURCE, "--policy", "guideline"], "found 'guideline'"),
+        (["inspect", SOURCE, "--decay", "nothing.*"], "'nothing.*', which matches none of"),
+        (["inspect", "timm/no_such_model"], "'no_such_model'"),
+        (["inspect", "transformers/no_such_type"], "'no_such_type'"),
+        (["inspect", "./no/such/folder"], "no/such/folder"),
+        (["inspect", ""], "Expected"),
+    ],
+)
+def test_an_error_is_one_line_on_stderr_and_status_2(words, message, gammareg):
+    status, out, err = gammareg(*words)
+    assert (status, out) == (2, "")
+    assert err.startswith("gammareg: error: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    assert message in err
+
+
+def test_an_error_that_nobody_foresaw_is_one_line_too(gammareg, monkeypatch):
+    def broken(source):
+        raise RuntimeError("first line\nsecond line")
+
+    monkeypatch.setattr("hf_gammareg.sources.load_source", broken)
+    assert gammareg("inspect", SOURCE) == (2, "", "gammareg: error: RuntimeError: first line second line\n")
+
+
+def test_what_libraries_say_reaches_neither_stream(gammareg, monkeypatch):
+    from hf_gammareg import sources
+
+    build = sources.load_source
+
+    def chatty(source):
+        print("chatter")
+        print("chatter", file=sys.stderr)
+        warnings.warn("chatter", stacklevel=1)
+        logging.getLogger("transformers").error("chatter")
+        return build(source)
+
+    monkeypatch.setattr(sources, "load_source", chatty)
+    status, out, err = gammareg("inspect", SOURCE, "--format", "json")
+    assert (status, err) == (0, "")
+    assert json.loads(out)["counts"] == COUNTS
+    assert logging.root.manager.disable == logging.NOTSET
+
+
+def test_a_model_that_can_not_be_traced_is_told_loudly(gammareg, monkeypatch):
+    def failing(*args, **kwargs):
+        raise RuntimeError("data-dependent branch")
+
+    monkeypatch.setattr("hf_gammareg.roles.capture", failing)
+    status, out, err = gammareg("inspect", SOURCE)
+    assert (status, err) == (0, "")
+    assert "WARNING: 13 gammas of unknown role" in out
+    assert "data-dependent branch" in out
+    assert "none of them decays" in out
+
+
+def test_help(gammareg):
+    for words in (["--help"], ["inspect", "--help"]):
+        status, out, err = gammareg(*words)
+        assert (status, err) == (0, "")
+        assert "Usage: gammareg" in out
+
+
+def test_as_a_module_and_without_torch_for_help():
+    code = "import sys; from hf_gammareg import cli; cli.main(['--help']); print('torch' in sys.modules)"
+    helped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert helped.stdout.splitlines()[-1] == "False"
+    wrong = subprocess.run([sys.executable, "-m", "hf_gammareg", "inspekt"], capture_output=True, text=True)
+    assert (wrong.returncode, wrong.stdout, wrong.stderr.count("\n")) == (2, "", 1)
