@@ -49,6 +49,7 @@ def table_text(gammas: GammaMap, decays: Mapping[str, bool] | None = None, *, ev
         width=WIDTH,
         color_system=None,
         force_terminal=False,
+        force_jupyter=False,
         legacy_windows=False,
         markup=False,
         emoji=False,
