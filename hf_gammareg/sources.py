@@ -205,10 +205,19 @@ def model_from_config(config: Any, architecture: str | None = None) -> nn.Module
     if architecture is not None and isinstance(named := getattr(transformers, architecture, None), type):
         return named(config)
     others = sorted(name for name in modeling_auto.__all__ if name.startswith("AutoModel"))
+    failure: Exception | None = None
     for name in dict.fromkeys((*_AUTO_CLASSES, *others)):
-        auto = getattr(transformers, name, None)
-        if auto is not None and type(config) in getattr(auto, "_model_mapping", {}):
-            return auto.from_config(config)
+        mapping = getattr(getattr(transformers, name, None), "_model_mapping", {})
+        if type(config) not in mapping:
+            continue
+        found = mapping[type(config)]
+        try:
+            return (found[0] if isinstance(found, tuple) else found)(config)
+        except (AttributeError, TypeError) as error:
+            # A class that wants another configuration than the auto class says (MusicGen's causal LM): try the next.
+            failure = failure or error
+    if failure is not None:
+        raise failure
     raise GammaRegError(
         f"Expected a model type that some AutoModel class of transformers builds, found {config.model_type!r}, which "
         "none does. Build the model yourself and pass it to find_gammas."
