@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import operator
 import random
@@ -41,26 +42,31 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
     Raises:
         Exception: whatever `torch.export` raised in train mode, where eval mode did not export either.
     """
-    with _untouched(model), _quiet():
-        for module in model.modules():
-            module.training = True
-        try:
-            program = _export(model, args, kwargs)
-            source = "export (train mode)"
-        except Exception as error:
+    program, source = trace(model, args, kwargs)
+    return read(program, model, source)
+
+
+def trace(
+    model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[torch.export.ExportedProgram, str]:
+    """Export a model in train mode, or in eval mode where train mode does not export; returns how it was had, too."""
+    with untouched(model), _quiet(), torch.no_grad():
+        failed: Exception | None = None
+        for mode in ("train", "eval"):
             for module in model.modules():
-                module.training = False
+                module.training = mode == "train"
             try:
-                program = _export(model, args, kwargs)
-            except Exception:
-                raise error from None
-            source = "export (eval mode)"
+                program = torch.export.export(model, args, dict(kwargs), strict=False)
+                return program, f"export ({mode} mode)"
+            except Exception as error:
+                failed = failed or error
+    assert failed is not None
+    raise failed
+
+
+def read(program: torch.export.ExportedProgram, model: nn.Module, source: str) -> Graph:
+    """Read an exported program into our records."""
     return _Builder(program, model).graph(source)
-
-
-def _export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.export.ExportedProgram:
-    with torch.no_grad():
-        return torch.export.export(model, args, dict(kwargs), strict=False)
 
 
 @contextlib.contextmanager
@@ -71,7 +77,8 @@ def _quiet() -> Iterator[None]:
     try:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings():
+        # A failed export prints the graph so far to stderr, past every logger.
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -80,7 +87,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _untouched(model: nn.Module) -> Iterator[None]:
+def untouched(model: nn.Module) -> Iterator[None]:
     """Restore every attribute of every module, and the RNG states, on the way out; hooks of users rest meanwhile."""
     saved = [(module, dict(module.__dict__)) for module in model.modules()]
     containers = [
@@ -179,6 +186,9 @@ class _Builder:
                 values[node] = attribute if is_graph else self._add("buffer", {}, attribute, prefix)
             elif node.op == "call_function":
                 values[node] = self._call(node, values, prefix)
+                made = values[node]
+                if isinstance(made, Node) and module is self.program.graph_module:
+                    made.name = made.name or node.name
             elif node.op == "output":
                 return fx.node.map_arg(node.args[0], lambda n: values[n])
         raise AssertionError("an exported graph has an output")
@@ -206,7 +216,7 @@ class _Builder:
         names = [argument.name for argument in target._schema.arguments]
         arguments = dict(zip(names, args, strict=False)) | dict(kwargs)
         namespace, op = target._schema.name.split("::")
-        in_place = op.endswith("_") and not op.endswith("__")
+        in_place = _in_place(node)
         if in_place:
             op = op.removesuffix("_")
         if op == "slice" and (whole := _part_of_join(arguments)) is not None:
@@ -217,16 +227,21 @@ class _Builder:
         return made
 
     def _write_through(self, node: fx.Node, made: Node, values: dict[fx.Node, Any], path: str) -> None:
-        """After an in-place op on a view, whoever reads the base reads the written values too."""
+        """After an in-place op, whoever reads what it wrote over, or what that is a view of, reads what it wrote."""
         base: Any = node.args[0]
-        values[base] = made
-        while isinstance(base, fx.Node) and base.op == "call_function" and base.args and _is_view(values.get(base)):
-            base = base.args[0]
-            before = values.get(base)
-            if isinstance(before, Node) and before.floating:
-                joined = self._add("mutate", {"self": before, "values": made}, None, path)
-                joined.shape, joined.floating, joined.tensor = before.shape, True, True
-                values[base] = joined
+        while isinstance(base, fx.Node):
+            values[base] = made
+            if not (base.op == "call_function" and base.args):
+                return
+            parent: Any = base.args[0]
+            above = values.get(parent) if isinstance(parent, fx.Node) else None
+            if _is_view(base) and isinstance(above, Node) and above.floating:
+                arguments = {"self": above, "values": made}
+                made = self._add("mutate", arguments, None, path)
+                made.shape, made.floating, made.tensor = above.shape, True, True
+            elif not _in_place(base):
+                return
+            base = parent
 
     def _add(self, op: str, arguments: dict[str, Any], value: Any, path: str, parameter: str | None = None) -> Node:
         tensors = [
@@ -285,9 +300,22 @@ def _module_path(node: fx.Node) -> str:
     return stack[-1][0] if stack else ""
 
 
-def _is_view(value: Any) -> bool:
-    return (
-        isinstance(value, Node)
-        and value.effect(Effect.VIEW)
-        and value.op not in ("clone", "contiguous", "copy", "to", "index")
-    )
+def _in_place(node: fx.Node) -> bool:
+    """Whether an op writes over its first argument, and returns it."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    op = target._schema.name.split("::")[1]
+    return op.endswith("_") and not op.endswith("__")
+
+
+def _is_view(node: fx.Node) -> bool:
+    """Whether an op returns (a part of) its first argument itself, so that writing to the one writes to the other."""
+    if node.target is operator.getitem:
+        return True
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or _in_place(node):
+        return False
+    returns = target._schema.returns
+    copies = target._schema.name in ("aten::contiguous", "aten::to")  # mostly, or for nothing
+    return bool(returns) and returns[0].alias_info is not None and not copies

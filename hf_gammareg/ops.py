@@ -256,3 +256,20 @@ NORM_KINDS = {
     "_fused_rms_norm": "rms_norm",
 }
 """The kind of gamma that each norm op has."""
+
+
+def _names(ops: str) -> frozenset[str]:
+    return frozenset(ops.split())
+
+
+CHANNELWISE = _names(
+    "contiguous clone alias detach lift_fresh to _to_copy type_as positive slice narrow split split_with_sizes chunk "
+    "getitem reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d "
+    "_pad_circular upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d upsample_bilinear2d "
+    "upsample_bicubic2d upsample_trilinear3d"
+)
+"""Ops of effect VIEW that leave every value in its channel, and a constant constant."""
+RESHAPES = _names("view reshape _unsafe_view flatten unflatten squeeze unsqueeze view_as reshape_as")
+"""The same where the first two dimensions come out as they were."""
+FILLS = _names("dropout feature_dropout pad constant_pad_nd masked_fill")
+"""Ops of effect VIEW that put constants, mostly 0, in the place of values or beside them."""

@@ -17,6 +17,8 @@ class Sum:
     """The last add of the chain."""
     operands: tuple[Node, ...]
     """The activations that are summed."""
+    constants: tuple[Node, ...]
+    """What else is summed: parameters, buffers."""
     skip: Node | None
     """The operand on the identity path; None for parallel branches."""
 
@@ -70,22 +72,24 @@ def find_sums(graph: Graph, ancestry: Ancestry) -> tuple[dict[int, Sum], set[int
         if node.index in inner or not (node.op == "add" and node.activation):
             continue
         operands: list[Node] = []
+        constants: list[Node] = []
         stack = [node]
         while stack:
             chained = stack.pop()
             for operand in reversed(chained.operands("self", "other")):
                 if (
                     operand.op == "add"
-                    and operand.activation
+                    and sum(side.activation for side in operand.operands("self", "other")) > 1
                     and len(operand.users) == 1
                     and operand.shape == node.shape
                 ):
                     inner.add(operand.index)
                     stack.append(operand)
-                elif operand.activation:
-                    operands.append(operand)
+                else:
+                    (operands if operand.activation else constants).append(operand)
         if len(operands) > 1:
-            sums[node.index] = Sum(node=node, operands=tuple(operands), skip=_find_skip(node, operands, ancestry))
+            skip = _find_skip(node, operands, ancestry)
+            sums[node.index] = Sum(node=node, operands=tuple(operands), constants=tuple(constants), skip=skip)
     return sums, inner
 
 
@@ -120,11 +124,11 @@ def _find_skip(node: Node, operands: list[Node], ancestry: Ancestry) -> Node | N
 
 
 def _base(node: Node) -> Node:
-    """Walk up past views, dropout, padding, pooling and constant factors."""
+    """Walk up past views, dropout, padding, pooling, constant factors and constants added."""
     while True:
         above = [read for read in node.inputs if read.activation]
-        constant_factor = node.effect(Effect.PRODUCT, Effect.QUOTIENT)
-        if len(above) != 1 or not (node.effect(Effect.VIEW, Effect.POOL) or constant_factor):
+        by_constant = node.effect(Effect.PRODUCT, Effect.QUOTIENT, Effect.SUM)
+        if len(above) != 1 or not (node.effect(Effect.VIEW, Effect.POOL) or by_constant):
             return node
         node = above[0]
 

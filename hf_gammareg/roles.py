@@ -55,7 +55,7 @@ def find_gammas(model: nn.Module, example_inputs: Any = None) -> GammaMap:
 
     Source of the roles: this library's reading of Kim et al. (ACM TIST 2024, doi 10.1145/3643860); see `Role`.
     """
-    args, kwargs = _arguments(model, example_inputs)
+    args, kwargs = arguments(model, example_inputs)
     names = norm_parameters(model)
     try:
         graph = capture(model, args, kwargs)
@@ -137,7 +137,7 @@ class _Walker:
                     if len(carrying) < len(total.operands):
                         fates.append(self._at_residual(site, total, carrying, scales))
                         continue
-                scales[node.index] = add(total.operands, lambda n: scales.get(n.index))
+                scales[node.index] = add(node, (*total.operands, *total.constants), lambda n: scales.get(n.index))
             else:
                 outcome = transfer(node, lambda n: scales.get(n.index))
                 if outcome.end:
@@ -263,7 +263,8 @@ def _assemble(
     return GammaMap(gammas=tuple(gammas), source=source)
 
 
-def _arguments(model: nn.Module, example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments(model: nn.Module, example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of a forward pass, from any form of `example_inputs`."""
     if example_inputs is None:
         from hf_gammareg.inputs import example_inputs as make
 

@@ -8,8 +8,10 @@ from enum import StrEnum, auto
 from typing import Any
 
 from hf_gammareg.graph import Node
-from hf_gammareg.ops import Effect
+from hf_gammareg.ops import CHANNELWISE, FILLS, RESHAPES, Effect
 
+ADDS = ("add", "sub", "subtract", "rsub")
+"""Sums proper, against choices between operands."""
 PER_CHANNEL = ("batch_norm", "instance_norm")
 """Norms with statistics per channel: they cancel a factor on some channels, and a constant shift, exactly."""
 TINY = 1e-3
@@ -26,6 +28,16 @@ class Part(StrEnum):
     """Summed or mixed with what does not: the factor is one of several, cancelled only jointly with them."""
 
 
+class Shift(StrEnum):
+    """What was added to a value that does not carry the factor."""
+
+    NONE = auto()
+    CHANNEL = auto()
+    """A constant per channel (a bias): a norm per channel, straight away, takes it off."""
+    ANY = auto()
+    """A constant that no norm takes off."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
     """The factor c on one value of the graph."""
@@ -34,8 +46,7 @@ class Scale:
     """The value grows as c to this power; never 0."""
     exact: bool = True
     part: Part = Part.WHOLE
-    shifted: bool = False
-    """A constant without the factor was added (a bias): only a norm per channel, straight away, takes it off."""
+    shift: Shift = Shift.NONE
     weighed: bool = False
     """A weight layer has read the value on the way."""
 
@@ -83,7 +94,7 @@ def transfer(node: Node, scales: Scales) -> Outcome:
     result: Scale | None
     match row.effect:
         case Effect.VIEW:
-            result = combine(found)
+            result = _view(node, combine(found))
         case Effect.POOL | Effect.SCALE | Effect.CURVE:
             result = _bend(combine(found), row.exact or _guards(node))
             result = replace(result, degree=result.degree * row.power)
@@ -94,12 +105,7 @@ def transfer(node: Node, scales: Scales) -> Outcome:
         case Effect.POWER:
             result = _power(node, scales)
         case Effect.SUM:
-            result = _sum_of_products(node, scales) if node.op in ("addcmul", "addcdiv") else add(read, scales)
-            constants = [
-                value for name in ("self", "other") if isinstance(value := node.arguments.get(name), int | float)
-            ]
-            if any(abs(value) > TINY for value in constants):
-                result = replace(result, shifted=True)
+            result = _sum_of_products(node, scales) if node.op in ("addcmul", "addcdiv") else add(node, read, scales)
         case Effect.JOIN:
             result = _join(node, read, scales)
     if result is None or result.degree == 0:
@@ -111,15 +117,18 @@ def transfer(node: Node, scales: Scales) -> Outcome:
     return Outcome(scale=result, end=end, exact=False)
 
 
-def add(operands: Iterable[Node], scales: Scales) -> Scale:
-    """The scale of a sum: whole where every activation carries the same power, else jointly with the rest."""
+def add(node: Node, operands: Iterable[Node], scales: Scales) -> Scale:
+    """The scale of a sum or choice: whole where every activation carries the same power, else jointly with the rest."""
     operands = list(operands)
-    found = [scale for n in operands if (scale := scales(n))]
-    sides = [n for n in operands if n.activation]
-    scale = combine(found)
-    if any(scales(n) is None for n in sides):
+    scale = combine([scale for n in operands if (scale := scales(n))])
+    others = [n for n in operands if not scales(n)]
+    if any(n.activation for n in others):
         return replace(scale, part=Part.SOME, exact=False)
-    return replace(scale, shifted=True) if len(found) < len(operands) else scale
+    numbers = [value for name in ("self", "other") if isinstance(value := node.arguments.get(name), int | float)]
+    constants = bool(others) or any(abs(value) > TINY for value in numbers)
+    if node.op not in ADDS:
+        return _bend(scale, not constants)
+    return _shift(scale, all(_per_channel(n, node) for n in others)) if constants else scale
 
 
 def combine(found: list[Scale]) -> Scale:
@@ -130,14 +139,46 @@ def combine(found: list[Scale]) -> Scale:
         degree=first.degree if same else min((scale.degree for scale in found), key=abs),
         exact=same and all(scale.exact for scale in found),
         part=first.part if same else Part.SOME,
-        shifted=any(scale.shifted for scale in found),
+        shift=next(shift for shift in (Shift.ANY, Shift.CHANNEL, Shift.NONE) if shift in {s.shift for s in found}),
         weighed=all(scale.weighed for scale in found),
     )
 
 
 def _bend(scale: Scale, exact: bool) -> Scale:
     """Past an op that is not linear a constant shift can't be taken off any more."""
-    return replace(scale, exact=scale.exact and exact and not scale.shifted, shifted=False)
+    return replace(scale, exact=scale.exact and exact and scale.shift is Shift.NONE, shift=Shift.NONE)
+
+
+def _shift(scale: Scale, per_channel: bool) -> Scale:
+    """A constant was added: the same on a whole channel, or one that no norm takes off."""
+    return replace(scale, shift=Shift.CHANNEL if per_channel and scale.shift is not Shift.ANY else Shift.ANY)
+
+
+def _moved(scale: Scale) -> Scale:
+    """Past an op that moves values to other channels, or zeroes some, a shift is no longer one per channel."""
+    return scale if scale.shift is Shift.NONE else replace(scale, shift=Shift.ANY)
+
+
+def _per_channel(constant: Node, node: Node) -> bool:
+    """Whether a constant is the same on the whole of each channel (dimension 1) of a node."""
+    rank, shape = len(node.shape or ()), constant.shape or ()
+    return all(size == 1 or rank - len(shape) + place == 1 for place, size in enumerate(shape))
+
+
+def _view(node: Node, scale: Scale) -> Scale:
+    source = next((n for n in node.inputs if n.activation), None)
+    kept = node.op in CHANNELWISE or (
+        node.op in RESHAPES and source and node.shape and (source.shape or ())[:2] == node.shape[:2]
+    )
+    if node.op == "getitem" and source and source.op == "var_mean" and node.arguments["item"] == 1:
+        return replace(scale, degree=scale.degree / 2)  # the mean of the two
+    if kept:
+        return scale
+    scale = _moved(scale)
+    if node.op in FILLS:
+        filler = node.arguments.get("value", 0)
+        return scale if filler is None or filler == 0 else _bend(scale, False)
+    return scale if scale.part is Part.WHOLE else replace(scale, part=Part.SOME, exact=False)
 
 
 def _norm(node: Node, scales: Scales) -> Outcome:
@@ -148,26 +189,32 @@ def _norm(node: Node, scales: Scales) -> Outcome:
             scale=replace(combine(steering), exact=False), end=End.CANCELLED if source else None, exact=False
         )
     assert source is not None
-    joint = source.part is not Part.WHOLE or source.shifted
-    lifted = node.op.removeprefix("native_") in PER_CHANNEL and source.part is not Part.SOME
+    joint = source.part is not Part.WHOLE or source.shift is not Shift.NONE
+    lifted = source.part is not Part.SOME and source.shift is not Shift.ANY
+    lifted &= node.op.removeprefix("native_") in PER_CHANNEL
     return Outcome(end=End.CANCELLED, exact=source.exact and (lifted or not joint))
 
 
 def _product(node: Node, read: list[Node], scales: Scales, mixes: bool, exact: bool) -> Scale:
     found = [scale for n in read if (scale := scales(n))]
     scale = combine(found)
-    scale = replace(scale, degree=sum(s.degree for s in found), exact=all(s.exact for s in found) and exact)
+    parts = {s.part for s in found}
+    part = parts.pop() if len(parts) == 1 else Part.SOME
+    exact &= all(s.exact for s in found)
+    scale = replace(scale, degree=sum(s.degree for s in found), exact=exact, part=part)
     if mixes:
         bias = [n for n in node.operands("bias") if not n.activation]
         if node.op in ("addmm", "baddbmm", "addbmm", "addmv"):
             bias = [n for n in node.operands("self") if not n.activation]
-        scale = replace(_bend(scale, True), shifted=bool(bias))
+        scale = _bend(scale, True)
+        if bias:  # a convolution's stands along dimension 1, any other's along the last
+            scale = _shift(scale, "conv" in node.op or len(node.shape or ()) == 2)
         weighed = scale.weighed or is_weight_layer(node)
         part = Part.SOME if scale.part is not Part.WHOLE else Part.WHOLE
         return replace(scale, weighed=weighed, part=part, exact=scale.exact and part is Part.WHOLE)
     if any(n.activation and not scales(n) for n in read):  # a gate: another activation multiplies
         return _bend(scale, False)
-    return scale
+    return scale if all(_per_channel(n, node) for n in read if not scales(n)) else _moved(scale)
 
 
 def _quotient(node: Node, scales: Scales) -> Scale | None:
@@ -177,12 +224,14 @@ def _quotient(node: Node, scales: Scales) -> Scale | None:
     if bottom is None:
         assert top is not None
         gated = any(n.activation for n in below)
-        return _bend(top, not gated) if gated else top
+        if gated:
+            return _bend(top, False)
+        return top if all(_per_channel(n, node) for n in below) else _moved(top)
     if top is None:
-        return replace(_bend(bottom, False), degree=-bottom.degree)
+        return replace(_bend(bottom, not any(n.activation for n in above)), degree=-bottom.degree)
     joint = Part.SOME if Part.SOME in (top.part, bottom.part) else top.part
     scale = replace(_bend(combine([top, bottom]), True), degree=top.degree - bottom.degree, part=joint)
-    return replace(scale, exact=top.exact and bottom.exact and not (top.shifted or bottom.shifted))
+    return replace(scale, exact=top.exact and bottom.exact and top.shift is bottom.shift is Shift.NONE)
 
 
 def _power(node: Node, scales: Scales) -> Scale | None:
@@ -205,17 +254,19 @@ def _sum_of_products(node: Node, scales: Scales) -> Scale:
         other = term if product else factors
         if any(n.activation for n in other):
             return replace(scale, part=Part.SOME, exact=False)
-        return replace(scale, shifted=True)
+        return _shift(scale, all(_per_channel(n, node) for n in other))
     return combine([product, alone])
 
 
 def _join(node: Node, read: list[Node], scales: Scales) -> Scale:
     scale = combine([scale for n in read if (scale := scales(n))])
+    rank, dim = len(node.shape or ()), node.arguments.get("dim", 0)
+    channels = node.op in ("cat", "concat") and rank > 1 and dim % rank == 1
+    scale = scale if channels else _moved(scale)
     rest = [n for n in read if n.floating and not scales(n)]
     if all(n.effect(Effect.NOTHING) for n in rest):
         return scale  # the rest is fresh zeros to write into
-    rank, dim = len(node.shape or ()), node.arguments.get("dim", 0)
-    channels = node.op in ("cat", "concat") and rank > 1 and dim % rank == 1 and scale.part is not Part.SOME
+    channels &= scale.part is not Part.SOME
     return replace(scale, part=Part.CHANNELS if channels else Part.SOME, exact=scale.exact and channels)
 
 

@@ -63,10 +63,19 @@ def _written_site(node: Node) -> Site | None:
         if not normed.activation or factor.activation:
             continue
         gain = _gain(factor)
-        kind = gain and _normalised(normed)
-        if gain and kind:
-            return Site(parameter=gain[0], node=node, kind=kind, zero_centered=gain[1])
+        if gain and (kind := _normalised(normed)):
+            return Site(parameter=gain[0], node=_with_bias(node), kind=kind, zero_centered=gain[1])
+        if gain and len(node.users) == 1 and (kind := _normalised(node.users[0])):
+            # gain * (x - mean) / std: the gain comes before the division
+            return Site(parameter=gain[0], node=_with_bias(node.users[0]), kind=kind, zero_centered=gain[1])
     return None
+
+
+def _with_bias(node: Node) -> Node:
+    """The sum of a gained value and its norm's bias, if that follows: a norm's output is both."""
+    after = node.users[0] if len(node.users) == 1 else node
+    pair = after.operands("self", "other") if after.op == "add" else []
+    return after if any(n is not node and not n.activation and _gain(n) for n in pair) else node
 
 
 def _gain(node: Node) -> tuple[str, bool] | None:
@@ -95,6 +104,8 @@ def _normalised(node: Node) -> str | None:
         return None if node.operands("weight") else NORM_KINDS[node.op]
     if node.effect(Effect.PRODUCT):
         pair = node.operands("self", "other")
+        if len(pair) == 1 and pair[0].activation:  # by a number
+            return _normalised(pair[0])
         orders = [pair, pair[::-1]] if len(pair) == 2 else []
     elif node.effect(Effect.QUOTIENT):
         orders = [node.operands("self", "other")]

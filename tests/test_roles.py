@@ -1,0 +1,111 @@
+"""Tiny networks, one per hazard, and what each declares of its gammas."""
+
+import pytest
+import torch
+from tiny import NETWORKS, build, honest, mechanics, roles_of, written
+from torch import nn
+
+from hf_gammareg import GammaMap, find_gammas
+from hf_gammareg.policy import decide
+
+WORDS = {"exact", "rough", "input", "output", "zero"}
+
+
+def words(gamma):
+    """What the record says, in the words of the declarations."""
+    said = {str(gamma.role), gamma.kind, "exact" if gamma.exact else "rough"}
+    return said | ({gamma.placement} if gamma.placement else set()) | ({"zero"} if gamma.zero_centered else set())
+
+
+def name(network):
+    return f"{network.__module__.removeprefix('tiny.')}.{network.__name__}"
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=name)
+def test_declared_roles(network):
+    found = roles_of(network)
+    assert set(found.names) == set(network.expected)
+    for gamma in found:
+        declared = set(network.expected[gamma.name].split())
+        assert declared <= words(gamma), f"{gamma.name}: {sorted(words(gamma))}, because: {gamma.reason}"
+        assert gamma.zero_centered == ("zero" in declared)
+    assert set(found.not_gammas) == network.not_gammas
+
+
+def test_declarations_are_words_that_can_be_found():
+    said = {word for network in NETWORKS for declared in network.expected.values() for word in declared.split()}
+    found = {word for network in NETWORKS for gamma in roles_of(network) for word in words(gamma)}
+    assert said == found
+    assert len(NETWORKS) > 100
+
+
+def test_order_and_facts_of_the_model():
+    for network in (mechanics.FrozenNorm, honest.DataDependent, written.EvoNorm):
+        model, found = build(network), roles_of(network)
+        parameters = dict(model.named_parameters())
+        assert list(found.names) == [n for n in parameters if n in found.names]
+        assert [gamma.numel for gamma in found] == [parameters[n].numel() for n in found.names]
+        assert [gamma.trainable for gamma in found] == [parameters[n].requires_grad for n in found.names]
+
+
+def reasons(network):
+    return {gamma.name: gamma.reason for gamma in roles_of(network)}
+
+
+def test_reasons_name_what_decided():
+    from tiny.attention import QueryKeyNorm
+    from tiny.residual import StemBeforeIdentity, StemBeforeProjection
+
+    stem = reasons(StemBeforeProjection)
+    assert stem["bn1.weight"] == "Cancelled by the normalization in `bn2`, and 1 more."
+    assert "skip side, from inside the block" in stem["down.1.weight"]
+    assert "on the branch side" in stem["bn3.weight"]
+    assert "skip side, from below the block" in reasons(StemBeforeIdentity)["bn1.weight"]
+    assert "Reaches the output through `fc`" in reasons(QueryKeyNorm)["norm.weight"]
+    assert "scaled_dot_product_attention in `attention`" in reasons(QueryKeyNorm)["attention.q_norm.weight"]
+
+
+def test_unruled_op_is_named():
+    assert "gammareg_tests::mystery" in reasons(honest.UnruledOp)["bn2.weight"]
+
+
+def test_what_is_not_reached_says_so():
+    said = reasons(honest.NotReached)
+    assert said["cross.weight"] == "Not reached by the example inputs."
+    assert said["aside.weight"] == "Nothing reads the output of `aside`."
+
+
+def test_a_model_without_graph_is_reported_and_decays_nothing(capfd):
+    found = find_gammas(build(honest.DataDependent), honest.DataDependent.takes)
+    assert capfd.readouterr() == ("", "")
+    assert found.source.startswith("none: ")
+    assert found.counts == {"unknown": 2}
+    assert all(gamma.reason.startswith("The model could not be traced: ") for gamma in found)
+    assert not any(decide(found, build(honest.DataDependent), "guidelines").values())
+    assert all(decide(found, build(honest.DataDependent), "all").values())
+
+
+def test_eval_mode_is_the_second_choice():
+    assert roles_of(honest.LayerDrop).source == "export (eval mode)"
+    assert roles_of(honest.NotReached).source == "export (train mode)"
+
+
+def test_map_survives_json():
+    found = roles_of(written.EvoNorm)
+    assert GammaMap.from_dict(found.to_dict()) == found
+
+
+def test_most_protective_use_wins():
+    from tiny.attention import SharedLayer
+
+    found = roles_of(SharedLayer)
+    assert found["norm2.weight"].role == "final"  # absorbed in two of its three uses
+    assert "fc" in found["norm2.weight"].reason
+
+
+def test_batch_norm_synchronised_over_processes_is_one():
+    from tiny.blocks import PlainStack
+
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(build(PlainStack))
+    found = find_gammas(model, torch.zeros(4, 3, 8, 8))
+    assert [gamma.role for gamma in found] == [gamma.role for gamma in roles_of(PlainStack)]
