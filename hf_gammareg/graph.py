@@ -35,6 +35,8 @@ class Node:
     """Path of the module whose forward made it; empty for the model itself."""
     parameter: str | None = None
     """Name of the parameter that it is."""
+    name: str = ""
+    """Name in the exported program; empty inside subgraphs."""
     users: list[Node] = field(default_factory=list)
     activation: bool = False
     """A value that the network passes on, against weights, masks and constants."""
