@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import random
@@ -32,7 +33,7 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
         args, kwargs: example inputs on the same device as the model.
 
     Raises:
-        Exception: whatever `torch.export` raised in train mode, where eval mode did not export either.
+        Exception: whatever `torch.export` raised in train mode, where nothing else worked either.
     """
     program, source = trace(model, args, kwargs)
     return read(program, model, source)
@@ -41,9 +42,16 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
 def trace(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[torch.export.ExportedProgram, str]:
-    """Export a model in train mode, or in eval mode where train mode does not export; returns how it was had, too."""
+    """Export a model: in train mode, else in eval mode, else the one path that these inputs take through it.
+
+    The last, `torch.export.draft_export`, computes on a copy with the values of the inputs, so it needs a model with
+    real parameters; what it finds holds for that path.
+
+    Returns:
+        The program, and how it was had, for the report.
+    """
+    failed: Exception | None = None
     with untouched(model), _quiet(), torch.no_grad():
-        failed: Exception | None = None
         for mode in ("train", "eval"):
             for module in model.modules():
                 module.training = mode == "train"
@@ -52,8 +60,14 @@ def trace(
                 return program, f"export ({mode} mode)"
             except Exception as error:
                 failed = failed or error
-    assert failed is not None
-    raise failed
+        assert failed is not None
+        if any(parameter.is_meta for parameter in model.parameters()):
+            raise failed
+        try:
+            replica = copy.deepcopy(model).train()
+            return torch.export.draft_export(replica, args, dict(kwargs), strict=False), "draft export (one path)"
+        except Exception:
+            raise failed from None
 
 
 @contextlib.contextmanager
