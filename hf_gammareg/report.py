@@ -48,7 +48,6 @@ def table_text(gammas: GammaMap, decays: Mapping[str, bool] | None = None, *, ev
         file=buffer,
         width=WIDTH,
         color_system=None,
-        force_terminal=False,
         force_jupyter=False,
         legacy_windows=False,
         markup=False,

@@ -152,7 +152,6 @@ class GammaRegTrainerMixin(_Base):
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Make the model as `Trainer.call_model_init` does, and find its roles if training is to follow at once."""
         model = super().call_model_init(trial)
-        self._analysis = None
         if getattr(self, "is_in_train", False):
             self._analysis = self._analyse(model)
         return model

@@ -108,16 +108,20 @@ def test_what_libraries_say_reaches_neither_stream(gammareg, monkeypatch):
     from hf_gammareg import sources
 
     build = sources.load_source
+    logger = logging.getLogger("chatter")
+    handler = logging.StreamHandler(sys.stderr)  # as a library's own handler has it, from before the command ran
+    logger.addHandler(handler)
 
     def chatty(source):
         print("chatter")
         print("chatter", file=sys.stderr)
         warnings.warn("chatter", stacklevel=1)
-        logging.getLogger("transformers").error("chatter")
+        logger.error("chatter")
         return build(source)
 
     monkeypatch.setattr(sources, "load_source", chatty)
     status, out, err = gammareg("inspect", SOURCE, "--format", "json")
+    logger.removeHandler(handler)
     assert (status, err) == (0, "")
     assert json.loads(out)["counts"] == COUNTS
     assert logging.root.manager.disable == logging.NOTSET

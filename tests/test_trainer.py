@@ -431,6 +431,32 @@ def test_a_model_without_configuration(tmp_path):
     assert blind.gammas.counts == {"unknown": 1}
 
 
+def test_names_of_a_wrapped_resnet(tmp_path):
+    # Plain Trainer decays the BatchNorm gammas of a ResNet, so here some have to go.
+    ours = trainer(tmp_path, resnet(), data=images(size=32))
+    spared = {f"module.{gamma.name}" for gamma in ours.gammas.by_role("trunk", "shortcut")}
+    wrapped = nn.DataParallel(ours.model)
+    assert spared
+    assert spared <= set(Trainer.get_decay_parameter_names(ours, wrapped))
+    assert not spared & set(ours.get_decay_parameter_names(wrapped))
+
+
+class DecaysAll(Trainer):
+    def get_decay_parameter_names(self, model):
+        return [name for name, _ in model.named_parameters()]
+
+
+class OursOnTop(GammaRegTrainerMixin, DecaysAll):
+    pass
+
+
+def test_policy_trainer_is_the_trainer_that_the_mixin_is_mixed_into(tmp_path, capsys):
+    ours = trainer(tmp_path, cls=OursOnTop, gamma_policy="trainer")
+    found = settings_of(ours.create_optimizer(), ours.model)
+    assert {group["weight_decay"] for group in found.values()} == {0.1}
+    assert "plain Trainer would decay 5 (1 final, 4 last)" in capsys.readouterr().err
+
+
 def test_names_of_a_wrapped_model(tmp_path):
     ours = trainer(tmp_path)
     plain = set(ours.get_decay_parameter_names(ours.model))
