@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from accelerate import PartialState
@@ -46,7 +47,7 @@ def run(main: Callable[[], None]) -> int:
         main()
     except GammaRegError as error:
         if PartialState().is_main_process:
-            print(f"{sys.argv[0]}: error: {error}", file=sys.stderr)
+            print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
         return 2
     finally:
         PartialState().destroy_process_group()

@@ -9,7 +9,6 @@ used.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -24,9 +23,8 @@ from hub_access import hub_problem
 from image_data import DataArguments, ImageData, PixelDataset, choose_augmentation, load_image_data
 from launch import announce, main_process_first, run
 from run_settings import check_settings, write_settings
-from timm.models import save_for_hf
 from timm.scheduler import create_scheduler_v2
-from timm_card import write_model_card
+from timm_results import save_results
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
@@ -35,7 +33,7 @@ from tqdm.auto import tqdm
 from training_state import Progress, find_checkpoint, save_checkpoint
 from transformers import HfArgumentParser
 
-from hf_gammareg import GammaMap, GammaRegError, find_gammas
+from hf_gammareg import GammaRegError, find_gammas
 from hf_gammareg.metrics import Accuracy
 from hf_gammareg.policy import decide
 from hf_gammareg.report import write_report
@@ -252,7 +250,9 @@ def main() -> None:
             **data.results(),
             **metrics,
         }
-        save(output_dir, accelerator.unwrap_model(model), data, results, settings, gammas, size)
+        shown = ("opt", "lr", "weight_decay", "sched", "num_epochs", "batch_size", "seed", "augmentation")
+        settings = {name: settings[name] for name in shown}
+        save_results(output_dir, accelerator.unwrap_model(model), data.classes, size, results, settings, gammas.counts)
     if data.replaced:
         announce(f"TRAINED ON THE HANDWRITTEN DIGITS, NOT ON CIFAR-10. {data.replaced}")
     accelerator.print(f"Test accuracy: {metrics['eval_accuracy']:.2%} on {len(data.test)} images of {data.name}")
@@ -276,33 +276,6 @@ def begin(accelerator: Accelerator, args: argparse.Namespace, settings: dict[str
     if checkpoint is not None:
         accelerator.print(f"Resumed from checkpoint: {checkpoint}")
         accelerator.load_state(str(checkpoint))
-
-
-def save(
-    folder: Path,
-    model: torch.nn.Module,
-    data: ImageData,
-    results: dict[str, Any],
-    settings: dict[str, Any],
-    gammas: GammaMap,
-    size: int,
-) -> None:
-    """Leave the weights in the form that timm loads, all_results.json and the model card."""
-    config = {"num_classes": len(data.classes), "label_names": data.classes, "input_size": [3, size, size]}
-    save_for_hf(model, str(folder), model_config=config, safe_serialization=True)
-    (folder / "all_results.json").write_text(json.dumps(results, indent=4, sort_keys=True) + "\n")
-    shown = (
-        "opt",
-        "lr",
-        "weight_decay",
-        "sched",
-        "num_epochs",
-        "batch_size",
-        "seed",
-        "mixed_precision",
-        "augmentation",
-    )
-    write_model_card(folder, results, {name: settings[name] for name in shown}, gammas.counts)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from transformers import (
     ViTImageProcessor,
     set_seed,
 )
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
 
 from hf_gammareg import GammaRegArguments, GammaRegError, GammaRegTrainer
 from hf_gammareg.metrics import Accuracy
@@ -47,7 +47,7 @@ class RecipeArguments(GammaRegArguments):
     output_dir: str = field(default="runs/vit_cifar", metadata={"help": "Where the model and its results go."})
     do_train: bool = field(default=True, metadata={"help": "Train the model."})
     do_eval: bool = field(default=True, metadata={"help": "Test the model, after each epoch and at the end."})
-    num_train_epochs: float = field(default=20.0, metadata={"help": "How often to go through the training images."})
+    num_train_epochs: float = field(default=30.0, metadata={"help": "How often to go through the training images."})
     learning_rate: float = field(default=1e-3, metadata={"help": "The peak learning rate."})
     weight_decay: float = field(default=0.05, metadata={"help": "Weight decay, of the gammas that decay too."})
     warmup_steps: float = field(default=0.1, metadata={"help": "Steps of linear warm-up; below 1 a share of all."})
@@ -79,14 +79,18 @@ class ModelArguments:
     num_attention_heads: int = field(default=4, metadata={"help": "Attention heads of the small ViT."})
 
 
-class AugmentationEpoch(TrainerCallback):
-    """Tells the training images which epoch it is, also in the middle of one that is resumed."""
+class ExactResumption(TrainerCallback):
+    """Makes a resumed run what it would have been: the same augmentation, and no loss that was not yet logged."""
 
     def __init__(self, images: PixelDataset) -> None:
         self.images = images
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.images.set_epoch(int((state.epoch or 0) + 1e-6))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # The Trainer logs before it saves; the losses since the last log are in no checkpoint.
+        control.should_log = control.should_log or control.should_save
 
 
 def parse_arguments() -> tuple[RecipeArguments, ModelArguments, DataArguments]:
@@ -164,13 +168,19 @@ def checkpoint_to_resume(args: RecipeArguments, settings: dict[str, Any]) -> str
             raise GammaRegError(f"Expected a checkpoint folder to resume from, found none at {named!r}.")
         check_settings(Path(named).parent, {"dataset": settings["dataset"]})
         return str(named)
-    last = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+    last = last_whole_checkpoint(Path(args.output_dir))
     if last is None and named:
         raise GammaRegError(f"Expected a checkpoint in {args.output_dir!r} to resume from, found none.")
     if last is not None:
         check_settings(args.output_dir, settings)
         announce(f"Resuming from {last}. To start anew, give another --output_dir.")
     return last
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end: the Trainer writes trainer_state.json last."""
+    whole = [path.parent for path in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")]
+    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
 def settings_of(args: RecipeArguments, model_args: ModelArguments, data_args: DataArguments, name: str) -> dict:
@@ -222,7 +232,7 @@ def main() -> None:
         data_collator=collate,
         compute_metrics=compute_metrics,
         processing_class=processor,
-        callbacks=[AugmentationEpoch(train_images)],
+        callbacks=[ExactResumption(train_images)],
     )
     if args.do_train:
         train(trainer, settings_of(args, model_args, data_args, data.name))
@@ -230,12 +240,7 @@ def main() -> None:
         metrics = trainer.evaluate() | data.results()
         trainer.log_metrics("eval", metrics)
         trainer.save_metrics("eval", metrics)
-    trainer.create_model_card(
-        tasks="image-classification",
-        tags=["image-classification", "vision", "hf_gammareg"],
-        dataset=data.name,
-        finetuned_from=model_args.model_name_or_path,
-    )
+    write_model_card(trainer, model_args, data)
     if data.replaced:
         announce(f"TRAINED ON THE HANDWRITTEN DIGITS, NOT ON CIFAR-10. {data.replaced}")
     if args.do_eval and PartialState().is_main_process:
@@ -255,6 +260,28 @@ def train(trainer: GammaRegTrainer, settings: dict[str, Any]) -> None:
     trainer.log_metrics("train", metrics)
     trainer.save_metrics("train", metrics)
     trainer.save_state()
+
+
+def write_model_card(trainer: GammaRegTrainer, model_args: ModelArguments, data: ImageData) -> None:
+    """The Trainer's card, with what it can't know: a model with new weights, the gammas, a data set that stands in."""
+    trainer.create_model_card(
+        tasks="image-classification",
+        tags=["image-classification", "vision", "hf_gammareg"],
+        dataset=data.name,
+        dataset_tags=data.name,
+        finetuned_from=model_args.model_name_or_path,
+    )
+    if not trainer.is_world_process_zero():
+        return
+    roles = ", ".join(f"{count} {role}" for role, count in trainer.gammas.counts.items())
+    said = (
+        f"Weight decay on the normalization gains by hf_gammareg, policy `{trainer.args.gamma_policy}`: "
+        f"{sum(trainer.gamma_decays.values())} of {len(trainer.gammas)} decay ({roles})."
+    )
+    said += f"\n\nThe digits stand in for CIFAR-10: {data.replaced}" if data.replaced else ""
+    path = Path(trainer.args.output_dir) / "README.md"
+    text = path.read_text().replace("a fine-tuned version of [](https://huggingface.co/)", "a small ViT, trained anew")
+    path.write_text(text.replace("## Model description\n\nMore information needed", f"## Model description\n\n{said}"))
 
 
 if __name__ == "__main__":

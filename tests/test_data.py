@@ -2,6 +2,7 @@ import importlib
 import json
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -184,7 +185,7 @@ def pixels(batch):
 
 def test_augmentation_depends_on_seed_epoch_and_image_alone():
     data = load(dataset_name="digits", max_train_samples=6)
-    augment = image_data.choose_augmentation("shift", data, 8)
+    augment = image_data.choose_augmentation("affine", data, 8)
     one, other = (PixelDataset(data.train, pixels, augment, seed=3) for _ in range(2))
     state = torch.get_rng_state()
     together = [example["pixel_values"] for example in one.__getitems__(range(6))]
@@ -199,7 +200,7 @@ def test_augmentation_depends_on_seed_epoch_and_image_alone():
 
 def test_workers_that_outlive_an_epoch_see_the_next_one():
     data = load(dataset_name="digits", max_train_samples=8)
-    train = PixelDataset(data.train, pixels, image_data.choose_augmentation("shift", data, 8))
+    train = PixelDataset(data.train, pixels, image_data.choose_augmentation("affine", data, 8))
     loader = torch.utils.data.DataLoader(train, batch_size=8, num_workers=1, persistent_workers=True)
     first = next(iter(loader))["pixel_values"]
     again = next(iter(loader))["pixel_values"]

@@ -37,9 +37,10 @@ class DataArguments:
     augmentation: str = field(
         default="auto",
         metadata={
-            "help": "What happens to training images: 'none', 'shift' (by an eighth), 'shift_flip', 'crop_flip' (a "
-            "resized crop). 'auto': shift for the digits, shift_flip for other images up to 64 pixels, else crop_flip.",
-            "choices": ["auto", "none", "shift", "shift_flip", "crop_flip"],
+            "help": "What happens to training images: none, affine (turned, scaled and shifted a little), shift_flip "
+            "(shifted by up to an eighth, mirrored), crop_flip (a resized crop, mirrored). auto: affine for the "
+            "digits, shift_flip for other images of up to 64 pixels a side, crop_flip for larger ones.",
+            "choices": ["auto", "none", "affine", "shift_flip", "crop_flip"],
         },
     )
 

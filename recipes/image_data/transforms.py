@@ -19,20 +19,22 @@ def choose_augmentation(kind: str, data: ImageData, size: int) -> v2.Transform |
     """The transform of one training image that `--augmentation` names; None for none.
 
     Args:
-        kind: `auto`, `none`, `shift`, `shift_flip` or `crop_flip`.
-        data: the images, whose size a shift keeps.
+        kind: `auto`, `none`, `affine`, `shift_flip` or `crop_flip`.
+        data: the images, whose size `affine` and `shift_flip` keep.
         size: side of the square that the model reads, in pixels: what a crop is resized to.
     """
     height, width = data.image_size
     if kind == "auto":
         small = max(height, width) <= SMALL
-        kind = "shift" if data.name == DIGITS else "shift_flip" if small else "crop_flip"
+        kind = "affine" if data.name == DIGITS else "shift_flip" if small else "crop_flip"
     if kind == "none":
         return None
+    if kind == "affine":
+        return v2.RandomAffine(10, (1 / 16, 1 / 16), (0.9, 1.1), interpolation=v2.InterpolationMode.BILINEAR)
     if kind == "crop_flip":
         return v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()])
     shift = v2.RandomCrop((height, width), padding=[max(1, width // 8), max(1, height // 8)], pad_if_needed=True)
-    return shift if kind == "shift" else v2.Compose([shift, v2.RandomHorizontalFlip()])
+    return v2.Compose([shift, v2.RandomHorizontalFlip()])
 
 
 class PixelDataset(torch.utils.data.Dataset):
