@@ -132,6 +132,8 @@ def summary_line(
         parts.append(f"{plain} would decay {len(would)}" + (f" ({_counts(would)})" if would else ""))
     if frozen := len(gammas) - len(trainable):
         parts.append(f"{frozen} more are frozen")
+    if not gammas.source.startswith(("export", "none")):
+        parts.append(f"roles from {gammas.source}")
     return "; ".join(parts) + "." + (f" {doubt}" if (doubt := unknown_text(gammas, decays)) else "")
 
 

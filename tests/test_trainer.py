@@ -224,6 +224,8 @@ def test_a_weight_decay_of_0_is_said(tmp_path, capsys):
 
 
 class Branching(ViTForImageClassification):
+    """Which way it goes depends on the data; both lead through all norms."""
+
     def forward(self, pixel_values=None, labels=None):
         logits = super().forward(pixel_values=pixel_values).logits
         if pixel_values.sum() > 1e9:
@@ -231,8 +233,24 @@ class Branching(ViTForImageClassification):
         return nn.functional.cross_entropy(logits, labels), logits
 
 
-def test_a_model_that_can_not_be_exported_decays_no_gamma_and_says_so(tmp_path, caplog):
+def test_a_model_that_does_not_export_says_where_its_roles_are_from(tmp_path, capsys):
     ours = trainer(tmp_path, Branching(vit().config))
+    ours.train()
+    assert not ours.gammas.source.startswith("export")
+    assert f"; roles from {ours.gammas.source}." in capsys.readouterr().err
+    assert ours.gammas.counts == {"final": 1, "last": 4}
+
+
+class Opaque(ViTForImageClassification):
+    """Leaves torch on the way, so that no tracer can follow."""
+
+    def forward(self, pixel_values=None, labels=None):
+        logits = super().forward(pixel_values=torch.from_numpy(pixel_values.numpy().copy())).logits
+        return nn.functional.cross_entropy(logits, labels), logits
+
+
+def test_a_model_that_can_not_be_traced_decays_no_gamma_and_says_so(tmp_path, caplog):
+    ours = trainer(tmp_path, Opaque(vit().config))
     ours.train()
     found = settings_of(ours.optimizer, ours.model)
     assert not any(found[name]["weight_decay"] for name in [*LAST, FINAL])
