@@ -92,35 +92,32 @@ def create_optimizer_v2(
         GammaRegError: an unknown policy, a strength that is negative or not finite, a pattern that matches nothing,
             or any of these options together with parameters in place of a model.
     """
-    options = {
+    gamma_options: dict[str, Any] = {
         "policy": policy,
         "gamma_weight_decay": gamma_weight_decay,
-        "decay": gamma_decay,
-        "no_decay": gamma_no_decay,
-        "example_inputs": example_inputs,
-        "gammas": gammas,
+        "gamma_decay": gamma_decay,
+        "gamma_no_decay": gamma_no_decay,
     }
     settings = {"lr": lr, "momentum": momentum, "foreach": foreach, **kwargs}
     if not isinstance(model_or_params, nn.Module):
-        _check_no_wish(options)
+        _check_no_wish(gamma_options)
         return _timm_create_optimizer_v2(model_or_params, opt, weight_decay=weight_decay, **settings)
+    gamma_options |= {"example_inputs": example_inputs, "gammas": gammas}
     if param_group_fn is not None:
-        groups = _as_groups(param_group_fn(model_or_params))
-    else:
-        groups = _timm_groups(
-            model_or_params,
-            weight_decay=weight_decay,
-            filter_bias_and_bn=filter_bias_and_bn,
-            fallback_list=fallback_list,
-            fallback_no_weight_decay=fallback_no_weight_decay,
-            layer_decay=layer_decay,
-            layer_decay_min_scale=layer_decay_min_scale,
-            layer_decay_no_opt_scale=layer_decay_no_opt_scale,
-        )
-    placed = _place(groups, model_or_params, weight_decay, options)
-    # Each group has its own decay by now. As in timm the optimizer's default is 0, unless the caller made the groups.
-    default = weight_decay if param_group_fn is not None else 0.0
-    return _timm_create_optimizer_v2(placed, opt, weight_decay=default, **settings)
+        groups = _place(_as_groups(param_group_fn(model_or_params)), model_or_params, weight_decay, **gamma_options)
+        return _timm_create_optimizer_v2(groups, opt, weight_decay=weight_decay, **settings)
+    make_groups = _param_group_fn(
+        weight_decay=weight_decay,
+        filter_bias_and_bn=filter_bias_and_bn,
+        fallback_list=fallback_list,
+        fallback_no_weight_decay=fallback_no_weight_decay,
+        layer_decay=layer_decay,
+        layer_decay_min_scale=layer_decay_min_scale,
+        layer_decay_no_opt_scale=layer_decay_no_opt_scale,
+        **gamma_options,
+    )
+    # Each group has its own decay by now; like timm, leave the optimizer's default at 0.
+    return _timm_create_optimizer_v2(make_groups(model_or_params), opt, weight_decay=0.0, **settings)
 
 
 def param_group_fn(
@@ -159,72 +156,60 @@ def param_group_fn(
 
     All other arguments are those of `create_optimizer_v2`.
     """
-    options = {
-        "policy": policy,
-        "gamma_weight_decay": gamma_weight_decay,
-        "decay": gamma_decay,
-        "no_decay": gamma_no_decay,
-        "example_inputs": example_inputs,
-        "gammas": gammas,
-    }
 
     def make_groups(model: nn.Module) -> list[Group]:
-        groups = _timm_groups(
+        # The two calls that timm.optim's OptimizerRegistry.create_optimizer makes.
+        excluded = getattr(model, "no_weight_decay", set)() if no_weight_decay is None else no_weight_decay
+        common: dict[str, Any] = {
+            "weight_decay": weight_decay,
+            "weight_decay_exclude_1d": filter_bias_and_bn,
+            "no_weight_decay_list": excluded,
+            "fallback_list": fallback_list,
+            "fallback_no_weight_decay": fallback_no_weight_decay,
+        }
+        if layer_decay is None:
+            groups = param_groups_weight_decay(model, **common)
+        else:
+            common |= {"min_scale": layer_decay_min_scale, "no_opt_scale": layer_decay_no_opt_scale}
+            groups = param_groups_layer_decay(model, layer_decay=layer_decay, **common)
+        return _place(
+            groups,
             model,
-            weight_decay=weight_decay,
-            filter_bias_and_bn=filter_bias_and_bn,
-            fallback_list=fallback_list,
-            fallback_no_weight_decay=fallback_no_weight_decay,
-            layer_decay=layer_decay,
-            layer_decay_min_scale=layer_decay_min_scale,
-            layer_decay_no_opt_scale=layer_decay_no_opt_scale,
-            no_weight_decay=no_weight_decay,
+            weight_decay,
+            policy=policy,
+            gamma_weight_decay=gamma_weight_decay,
+            gamma_decay=gamma_decay,
+            gamma_no_decay=gamma_no_decay,
+            example_inputs=example_inputs,
+            gammas=gammas,
         )
-        return _place(groups, model, weight_decay, options)
 
     return make_groups
 
 
-def _timm_groups(
+_param_group_fn = param_group_fn
+"""Under a name that the argument of `create_optimizer_v2` does not hide."""
+
+
+def _place(
+    groups: list[Group],
     model: nn.Module,
-    *,
     weight_decay: float,
-    filter_bias_and_bn: bool,
-    fallback_list: Collection[str],
-    fallback_no_weight_decay: bool,
-    layer_decay: float | None,
-    layer_decay_min_scale: float,
-    layer_decay_no_opt_scale: float | None,
-    no_weight_decay: Collection[str] | None = None,
+    *,
+    policy: Policy,
+    gamma_decay: Sequence[str],
+    gamma_no_decay: Sequence[str],
+    **options: Any,
 ) -> list[Group]:
-    # The two calls that timm.optim's OptimizerRegistry.create_optimizer makes.
-    if no_weight_decay is None:
-        no_weight_decay = getattr(model, "no_weight_decay", set)()
-    common: dict[str, Any] = {
-        "weight_decay": weight_decay,
-        "weight_decay_exclude_1d": filter_bias_and_bn,
-        "no_weight_decay_list": no_weight_decay,
-        "fallback_list": fallback_list,
-        "fallback_no_weight_decay": fallback_no_weight_decay,
-    }
-    if layer_decay is None:
-        return param_groups_weight_decay(model, **common)
-    return param_groups_layer_decay(
-        model,
-        layer_decay=layer_decay,
-        min_scale=layer_decay_min_scale,
-        no_opt_scale=layer_decay_no_opt_scale,
-        **common,
-    )
-
-
-def _place(groups: list[Group], model: nn.Module, weight_decay: float, options: dict[str, Any]) -> list[Group]:
-    if options["policy"] == "timm":
+    options |= {"decay": gamma_decay, "no_decay": gamma_no_decay}
+    if policy == "timm":
         # What timm made of this very call (`filter_bias_and_bn=False`, the caller's own groups), not of its defaults.
         decayed = {id(p) for group in groups if group.get("weight_decay", weight_decay) for p in group["params"]}
         names = {name for name, parameter in model.named_parameters() if id(parameter) in decayed}
-        options = options | {"policy": lambda gammas, model: names & set(gammas.names)}
-    return param_groups(model, weight_decay, groups=groups, **options)
+        return param_groups(
+            model, weight_decay, lambda gammas, model: names & set(gammas.names), groups=groups, **options
+        )
+    return param_groups(model, weight_decay, policy, groups=groups, **options)
 
 
 def _as_groups(made: Iterable[Any]) -> list[Group]:
