@@ -40,7 +40,7 @@ def test_declarations_are_words_that_can_be_found():
 
 
 def test_order_and_facts_of_the_model():
-    for network in (mechanics.FrozenNorm, honest.DataDependent, written.EvoNorm):
+    for network in (mechanics.FrozenNorm, honest.LeavesTorch, written.EvoNorm):
         model, found = build(network), roles_of(network)
         parameters = dict(model.named_parameters())
         assert list(found.names) == [n for n in parameters if n in found.names]
@@ -76,18 +76,28 @@ def test_what_is_not_reached_says_so():
 
 
 def test_a_model_without_graph_is_reported_and_decays_nothing(capfd):
-    found = find_gammas(build(honest.DataDependent), honest.DataDependent.takes)
+    found = find_gammas(build(honest.LeavesTorch), honest.LeavesTorch.takes)
     assert capfd.readouterr() == ("", "")
     assert found.source.startswith("none: ")
     assert found.counts == {"unknown": 2}
     assert all(gamma.reason.startswith("The model could not be traced: ") for gamma in found)
-    assert not any(decide(found, build(honest.DataDependent), "guidelines").values())
-    assert all(decide(found, build(honest.DataDependent), "all").values())
+    assert not any(decide(found, build(honest.LeavesTorch), "guidelines").values())
+    assert all(decide(found, build(honest.LeavesTorch), "all").values())
 
 
 def test_eval_mode_is_the_second_choice():
     assert roles_of(honest.LayerDrop).source == "export (eval mode)"
     assert roles_of(honest.NotReached).source == "export (train mode)"
+
+
+def test_one_path_is_the_third_choice(capfd):
+    found = find_gammas(build(honest.DataDependent), honest.DataDependent.takes)
+    assert capfd.readouterr() == ("", "")
+    assert found.source == "draft export (one path)"
+    assert {gamma.name: str(gamma.role) for gamma in found} == {"bn1.weight": "absorbed", "norm.weight": "final"}
+    with torch.device("meta"):
+        model = honest.DataDependent()
+    assert find_gammas(model, torch.zeros(4, 3, 8, 8, device="meta")).counts == {"unknown": 2}
 
 
 def test_map_survives_json():

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 from tiny import Tiny, conv, image, sequence
 
 
-class DataDependent(Tiny):
-    """A branch on the data can't be traced: every gamma is unknown."""
+class LeavesTorch(Tiny):
+    """A forward that leaves torch can't be traced: every gamma is unknown."""
 
     takes = (image(),)
     expected = {"bn1.weight": "unknown rough batch_norm", "norm.weight": "unknown layer_norm"}
@@ -21,8 +21,24 @@ class DataDependent(Tiny):
 
     def forward(self, x):
         x = F.relu(self.bn1(self.conv1(x)))
+        x = x + float(x.detach().numpy().sum() > 0)
+        return self.fc(self.norm(x.mean((2, 3))))
+
+
+class DataDependent(Tiny):
+    """A branch on the data does not export: the path that the inputs take is read, and the question itself is none."""
+
+    takes = (image(),)
+    expected = {"bn1.weight": "absorbed rough", "norm.weight": "final"}
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1, self.norm, self.fc = conv(3, 6), nn.BatchNorm2d(6), nn.LayerNorm(6), nn.Linear(6, 5)
+
+    def forward(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))
         if x.sum() > 0:
-            x = x + 1
+            x = F.gelu(x)
         return self.fc(self.norm(x.mean((2, 3))))
 
 
@@ -90,6 +106,24 @@ class NotReached(Tiny):
         if memory is not None:
             x = x + self.cross(memory)
         return self.fc(self.norm(x))
+
+
+class AsideOnly(Tiny):
+    """What nothing returned depends on (an assertion, a statistic thrown away) decides nothing."""
+
+    takes = (image(),)
+    expected = {"bn1.weight": "absorbed exact", "bn2.weight": "final exact"}
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1, self.conv2, self.bn2 = conv(3, 6), nn.BatchNorm2d(6), conv(6, 6), nn.BatchNorm2d(6)
+        self.fc = nn.Linear(6, 5)
+
+    def forward(self, x):
+        x = F.relu(self.bn1(self.conv1(x)))
+        torch.sigmoid(x.mean())
+        x + self.conv2(x)
+        return self.fc(self.bn2(self.conv2(x)).mean((2, 3)))
 
 
 class NoNorms(Tiny):
