@@ -148,7 +148,7 @@ _rows(
     Effect.MIX,
     "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution _convolution "
     "conv_tbc matmul mm bmm mv dot vdot inner outer ger kron tensordot einsum bilinear _grouped_mm "
-    "linalg_multi_dot chain_matmul addmm addbmm baddbmm addmv addr _addmm_activation",
+    "transformers::grouped_mm_fallback linalg_multi_dot chain_matmul addmm addbmm baddbmm addmv addr _addmm_activation",
     "a sum of products: linear in each factor",
 )
 _rows(
