@@ -1,6 +1,8 @@
-"""Numbers against roles: run a model in train mode, double one gamma and its beta, and look how far the output moves."""
+"""Numbers against roles: run a model in train mode, double a gamma and its beta, and look how far the output moves."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -16,10 +18,10 @@ class Doubling:
     statistics have no part in it: train mode normalises by the batch.
     """
 
-    def __init__(self, model: nn.Module, args, gammas: GammaMap) -> None:
+    def __init__(self, model: nn.Module, args, gammas: GammaMap, stages: Sequence[nn.Module] = ()) -> None:
+        """`stages`: modules that make up the model one after another, to save what comes before a gamma."""
         self.model = model.double().train()
-        self.args = pytree.tree_map(_double, args)
-        self.gammas = gammas
+        self.stages = list(stages) or [model]
         self.parameters = dict(model.named_parameters())
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
@@ -32,16 +34,22 @@ class Doubling:
                 elif parameter.ndim > 1:
                     parameter.normal_(0, (2 / parameter[0].numel()) ** 0.5, generator=generator)
         self.buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        self.before = self.run()
+        self.inputs: list = [pytree.tree_map(_double, args)]
+        for stage in self.stages:
+            self.inputs.append(self._run([stage], self.inputs[-1]))
+        self.before = _tensors(self.inputs[-1])
         self.spread = [value.max() - value.min() for value in self.before]
 
-    def run(self) -> list[torch.Tensor]:
-        """The outputs, whatever was run before."""
+    def _run(self, stages, args):
+        """What the stages return, whatever was run before."""
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             for name, buffer in self.model.named_buffers():
                 buffer.copy_(self.buffers[name])
             torch.manual_seed(0)
-            return [value for value in pytree.tree_leaves(self.model(*self.args)) if isinstance(value, torch.Tensor)]
+            for stage in stages:
+                args = stage(*args)
+                args = (args,) if isinstance(args, torch.Tensor) else args
+            return args
 
     def moved(self, gamma: Gamma) -> float:
         """The largest change of an output, in units of its spread, when the gamma and its beta are doubled."""
@@ -49,14 +57,20 @@ class Doubling:
         beta = self.parameters.get(f"{owner}.bias") if last == "weight" else None
         both = [(self.parameters[gamma.name], float(gamma.zero_centered)), *([(beta, 0.0)] if beta is not None else [])]
         kept = [value.detach().clone() for value, _ in both]
+        held = self.parameters[gamma.name]
+        first = next(i for i, stage in enumerate(self.stages) if any(held is p for p in stage.parameters()))
         with torch.no_grad():
             for value, base in both:
                 value.add_(base).mul_(2).sub_(base)
-            after = self.run()
+            after = _tensors(self._run(self.stages[first:], self.inputs[first]))
             for (value, _), old in zip(both, kept, strict=True):
                 value.copy_(old)
         changes = zip(self.before, after, self.spread, strict=True)
         return max(((new - old).abs().max() / spread).item() for old, new, spread in changes)
+
+
+def _tensors(outputs):
+    return [value for value in pytree.tree_leaves(outputs) if isinstance(value, torch.Tensor)]
 
 
 def _double(value):
