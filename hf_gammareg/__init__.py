@@ -21,6 +21,8 @@ _HOME = {
     "Role": "gammas",
     "find_gammas": "roles",
     "param_groups": "groups",
+    "Measurement": "measure",
+    "verify": "measure",
     "GammaRegArguments": "trainer",
     "GammaRegTrainer": "trainer",
     "GammaRegTrainerMixin": "trainer",

@@ -1,5 +1,6 @@
-"""Parameter names that stay the same whatever wraps the model."""
+"""Parameter names: the same whatever wraps the model, and the same for every layer of a kind."""
 
+import re
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -29,3 +30,13 @@ def canonical_name(name: str) -> str:
 def by_canonical_name(values: Mapping[str, _Value]) -> dict[str, _Value]:
     """The same mapping with canonical names as keys."""
     return {canonical_name(name): value for name, value in values.items()}
+
+
+def place(name: str) -> str:
+    """A parameter's name with its layers' numbers left out, save a number in a layer's own name.
+
+    >>> place("layer1.0.bn1.weight")
+    'layer*.*.bn1.weight'
+    """
+    *path, layer, parameter = ["", *name.split(".")]
+    return ".".join([re.sub(r"\d+", "*", ".".join(path)), "*" if layer.isdigit() else layer, parameter]).lstrip(".")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_gammareg.gammas import Gamma, GammaMap, Role
+from hf_gammareg.names import place
 
 WIDTH = 100
 """Columns of the table, whatever the terminal has: the same text in a README, a log and a pipe."""
@@ -63,7 +64,7 @@ def _groups(gammas: GammaMap) -> Iterable[list[Gamma]]:
         places: dict[tuple[str, str], list[Gamma]] = {}
         for gamma in gammas.by_role(role):
             # Gammas of unknown role are grouped by what is not known of them too.
-            key = (_place(gamma.name), gamma.reason if role is Role.UNKNOWN else "")
+            key = (place(gamma.name), gamma.reason if role is Role.UNKNOWN else "")
             places.setdefault(key, []).append(gamma)
         yield from places.values()
 
@@ -193,12 +194,6 @@ def pattern(names: list[str]) -> str:
     """
     pieces = [re.split(r"(\d+)", name) for name in names]
     return "".join(column[0] if len(set(column)) == 1 else "*" for column in zip(*pieces, strict=True))
-
-
-def _place(name: str) -> str:
-    # Every number is an index, save that of a layer's own name: bn1 and bn2 are two places.
-    *path, layer, parameter = ["", *name.split(".")]
-    return ".".join([re.sub(r"\d+", "*", ".".join(path)), "*" if layer.isdigit() else layer, parameter])
 
 
 def _counts(gammas: Iterable[Gamma]) -> str:
