@@ -2,6 +2,7 @@ import importlib
 import json
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
