@@ -21,21 +21,25 @@ GRID = 4
 
 
 def input_ids(facts: Facts) -> Tensor:
-    """A row of words for each example."""
-    return facts.ids(facts.batch, facts.length)
+    """A row of words for each example; encoder-decoder models look for the end of the sentence in it."""
+    ids = facts.ids(facts.batch, facts.length)
+    end = facts.look("eos_token_id")
+    if getattr(facts.config, "is_encoder_decoder", False) and isinstance(end, int) and end < facts.vocabulary:
+        return torch.cat([ids[:, :-1], torch.full_like(ids[:, -1:], end)], dim=1)
+    return ids
 
 
 def decoder_input_ids(facts: Facts) -> Tensor:
     """A row of words of the decoder's vocabulary for each example."""
     size = facts.look("decoder_vocab_size", "vocab_size", part="decoder")
-    return facts.ids(facts.batch, min(facts.length, 8), vocabulary=size)
+    return facts.ids(facts.batch, facts.length, vocabulary=size)
 
 
 def pixel_values(facts: Facts) -> Tensor:
     """Images; videos for a model of videos; a list of patches where a grid says which image they belong to."""
     if "image_grid_thw" in facts.accepts or "grid_thw" in facts.accepts:
         return facts.floats(facts.batch * GRID * GRID, patch_width(facts))
-    if frames := facts.look("num_frames", part="vision") if "video" in facts.main_input_kind else None:
+    if frames := getattr(facts.config, "num_frames", None):
         return facts.floats(facts.batch, int(frames), facts.channels, *facts.image_size)
     return facts.floats(facts.batch, facts.channels, *facts.image_size)
 
@@ -69,7 +73,7 @@ def feature_mask(facts: Facts) -> Tensor:
     """A mask over the frames of `input_features`, without padding."""
     features = input_features(facts)
     frames = features.shape[2] if features.shape[1] == mel_channels(facts) else features.shape[1]
-    return facts.ones(facts.batch, frames)
+    return facts.ones(facts.batch, frames).bool()
 
 
 def mel_channels(facts: Facts) -> int:

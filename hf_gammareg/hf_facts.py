@@ -92,12 +92,6 @@ class Facts:
         return list(self.model.named_modules())
 
     @property
-    def main_input_kind(self) -> str:
-        """The first modality that the model names, or what its class name says."""
-        said = getattr(self.model, "input_modalities", None) or ("",)
-        return said if isinstance(said, str) else str(said[0])
-
-    @property
     def vocabulary(self) -> int:
         """Rows of the text embedding, or what the configuration says."""
         text = _text(self.config)

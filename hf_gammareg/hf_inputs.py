@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import copy
 import inspect
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_iter
 
 from hf_gammareg.hf_arguments import ARGUMENTS, OPTIONAL
 from hf_gammareg.hf_facts import Facts, read_facts
 from hf_gammareg.hf_special import SPECIAL
 from hf_gammareg.inputs import underivable
+from hf_gammareg.known import KnownIntegers
 
 
-def transformers_inputs(model: nn.Module) -> dict[str, Any]:
+def transformers_inputs(model: nn.Module, device: torch.device | str | None = None) -> dict[str, Any]:
     """Keyword arguments for a transformers model's forward: a batch of 2, without labels and caches.
 
     Args:
         model: a `PreTrainedModel`.
+        device: where the tensors lie; default: where the model's parameters do.
 
     Returns:
         The arguments that the model needs, and those without which a part of it would not run: pixels for
@@ -29,6 +33,18 @@ def transformers_inputs(model: nn.Module) -> dict[str, Any]:
         GammaRegError: if an argument the model requires is not one that can be derived.
     """
     facts = read_facts(model)
+    if device is not None:
+        facts = replace(facts, device=torch.device(device))
+    kwargs = _made(facts)
+    if "input_ids" in kwargs:
+        _put_placeholders(facts, kwargs)
+    if "use_cache" in facts.accepts:
+        kwargs["use_cache"] = False
+    return kwargs
+
+
+def _made(facts: Facts) -> dict[str, Any]:
+    """The arguments, before room is made in the text for images and sounds."""
     special = SPECIAL.get(facts.config.model_type)
     given = special(facts) if special is not None else {}
     kwargs: dict[str, Any] = {}
@@ -40,13 +56,9 @@ def transformers_inputs(model: nn.Module) -> dict[str, Any]:
         elif name in ARGUMENTS:
             made = ARGUMENTS[name](facts)
         else:
-            raise underivable(f"the argument {name!r} of {type(model).__name__}.forward", "no rule for it")
+            raise underivable(f"the argument {name!r} of {type(facts.model).__name__}.forward", "no rule for it")
         if made is not None:
             kwargs[name] = made
-    if "input_ids" in kwargs and "input_ids" not in given:
-        _put_placeholders(facts, kwargs)
-    if "use_cache" in facts.accepts:
-        kwargs["use_cache"] = False
     return kwargs
 
 
@@ -102,11 +114,15 @@ def _feature_count(facts: Facts, method: str, source: str, kwargs: dict[str, Any
         accepts |= set(inspect.signature(ask).parameters)
         made = {name: value for name, value in kwargs.items() if name in accepts}
         if facts.device.type == "meta" and any(not value.is_floating_point() for value in made.values()):
-            # Integers (grids, lengths) have values only on another device; the rest has none here.
-            made = {n: v if v.is_floating_point() else ARGUMENTS[n](facts.on_cpu()) for n, v in made.items()}
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            # Grids and lengths have values on the CPU only.
+            made |= {n: v for n, v in _made(facts.on_cpu()).items() if n in made and not v.is_floating_point()}
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), KnownIntegers(torch.device("meta")):
             found = ask(**{n: v.to("meta") if v.is_floating_point() else v for n, v in made.items()})
-        return _rows(getattr(found, "pooler_output", found))
+        found = getattr(found, "pooler_output", found)
+        first = next(leaf for leaf in tree_iter(found) if isinstance(leaf, torch.Tensor))
+        if first.shape[-1] != shadow.get_input_embeddings().embedding_dim:
+            raise underivable("features as wide as the embedding of a token", f"{first.shape[-1]} numbers")
+        return _rows(found)
     except Exception:
         for name in accepts - {"input_ids"}:
             kwargs.pop(name, None)

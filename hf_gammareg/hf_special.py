@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from hf_gammareg.hf_arguments import mel_channels, pixel_values
 from hf_gammareg.hf_facts import Facts
 
 
@@ -58,6 +59,22 @@ def _windows(facts: Facts) -> dict[str, Any]:
     return {"pixel_values": facts.floats(facts.batch, facts.channels, 4 * unit, 4 * unit)}
 
 
+def _frames(count: int, mels: int | None = None) -> Callable[[Facts], dict[str, Any]]:
+    """Spectrograms of a number of frames that the encoder's chunks divide, frames first where `mels` is given."""
+
+    def make(facts: Facts) -> dict[str, Any]:
+        width = mels or mel_channels(facts)
+        shape = (facts.batch, count, width) if mels else (facts.batch, width, count)
+        return {"input_features": facts.floats(*shape), "input_features_mask": facts.ones(facts.batch, count).bool()}
+
+    return make
+
+
+def _image_list(facts: Facts) -> dict[str, Any]:
+    """A list of images, of one here, for each row of text."""
+    return {"pixel_values": facts.floats(facts.batch, 1, facts.channels, *facts.image_size)}
+
+
 def _speecht5(facts: Facts) -> dict[str, Any]:
     mels = int(facts.config.num_mel_bins)
     made: dict[str, Any] = {"decoder_input_ids": None, "input_ids": None}
@@ -83,10 +100,17 @@ SPECIAL: dict[str, Callable[[Facts], dict[str, Any]]] = {
         "task_inputs": facts.ids(facts.batch, int(facts.config.task_seq_len), vocabulary=49408)
     },
     "rf_detr": _windows,
+    "gemma3n": lambda facts: _frames(64, 128)(facts) | {"pixel_values": pixel_values(facts)},
     "granite_speech5_ctc": lambda facts: {
         "input_features": facts.floats(facts.batch, 64, 4 * int(facts.look("num_mel_bins")))
     },
     "longt5": lambda facts: {"attention_mask": facts.ones(facts.batch, facts.length)},
+    "modernvbert": _image_list,
+    "perceiver": lambda facts: {
+        "inputs": facts.floats(facts.batch, facts.channels, *facts.image_size),
+        "pixel_values": None,
+    },
+    "qwen3_asr": _frames(200),
     "siglip2": _siglip2,
     "speecht5": _speecht5,
     "switch_transformers": lambda facts: {"attention_mask": facts.ones(facts.batch, facts.length)},

@@ -15,7 +15,7 @@ BATCH = 2
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def example_inputs(model: nn.Module) -> Inputs:
+def example_inputs(model: nn.Module, device: torch.device | str | None = None) -> Inputs:
     """Make a small batch that `model` accepts, from its own configuration.
 
     Models of timm (their `pretrained_cfg`), transformers (their configuration and the signature of
@@ -29,8 +29,9 @@ def example_inputs(model: nn.Module) -> Inputs:
         torch.Size([2, 3, 224, 224])
 
     Args:
-        model: a module; the batch lies on the device of its parameters (`meta` included) and has
-            their floating point type.
+        model: a module; the batch has the floating point type of its parameters.
+        device: where the batch lies; default: where the parameters do, `meta` included. On `meta` a batch
+            has no values, not even for integers.
 
     Returns:
         `(args, kwargs)` for `model(*args, **kwargs)`: 2 examples.
@@ -42,11 +43,11 @@ def example_inputs(model: nn.Module) -> Inputs:
     if _descends_from(inner, "transformers", "PreTrainedModel"):
         from hf_gammareg.hf_inputs import transformers_inputs
 
-        return (), transformers_inputs(inner)
+        return (), transformers_inputs(inner, device)
     if isinstance(_timm_config(inner).get("input_size"), tuple | list):
-        return _timm_inputs(inner)
+        return _timm_inputs(inner, *_at(inner, device))
     if type(inner).__module__.startswith("torchvision.models."):
-        return _torchvision_inputs(inner)
+        return _torchvision_inputs(inner, *_at(inner, device))
     raise GammaRegError(
         f"Expected a model of timm, transformers or torchvision, whose inputs can be derived, found "
         f"{type(inner).__module__}.{type(inner).__qualname__}. Pass example_inputs: a tensor, a tuple of "
@@ -79,6 +80,11 @@ def placement(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     return device, next(floating, torch.get_default_dtype())
 
 
+def _at(model: nn.Module, device: torch.device | str | None) -> tuple[torch.device, torch.dtype]:
+    own, dtype = placement(model)
+    return (own if device is None else torch.device(device)), dtype
+
+
 def values(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
     """Numbers that look like normalised data: standard normal, always the same ones.
 
@@ -106,7 +112,7 @@ def _timm_config(model: nn.Module) -> dict[str, Any]:
     return {}
 
 
-def _timm_inputs(model: nn.Module) -> Inputs:
+def _timm_inputs(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Inputs:
     """Images of the size the checkpoint was made for, unless the live model was built for another."""
     config = _timm_config(model)
     channels, height, width = config["input_size"]
@@ -119,7 +125,6 @@ def _timm_inputs(model: nn.Module) -> Inputs:
             height, width = size
             break
     channels = _timm_channels(model, config) or channels
-    device, dtype = placement(model)
     return (values((BATCH, channels, height, width), device, dtype),), {}
 
 
@@ -133,7 +138,8 @@ def _timm_channels(model: nn.Module, config: dict[str, Any]) -> int | None:
         layer = model.get_submodule(name)
     except AttributeError:
         return None
-    return layer.in_channels if isinstance(layer, nn.Conv2d) else None
+    folded = any(type(module).__name__ == "SpaceToDepth" for module in model.modules())  # TResNet's pixels in channels
+    return layer.in_channels if isinstance(layer, nn.Conv2d) and not folded else None
 
 
 # --- torchvision --------------------------------------------------------------------------------------------------
@@ -145,9 +151,8 @@ _IMAGE = {"Inception3": (3, 299, 299), "QuantizableInception3": (3, 299, 299)}
 _DETECTION = ("FasterRCNN", "MaskRCNN", "KeypointRCNN", "RetinaNet", "FCOS", "SSD")
 
 
-def _torchvision_inputs(model: nn.Module) -> Inputs:
+def _torchvision_inputs(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Inputs:
     name = type(model).__name__
-    device, dtype = placement(model)
     if name in _DETECTION:
         images = [values((3, 224, 224), device, dtype) for _ in range(BATCH)]
         return (images, [_detection_target(name, model, device, dtype) for _ in range(BATCH)]), {}

@@ -61,7 +61,7 @@ def load_source(source: str, device: str = "meta") -> Source:
     """
     build = _builder(source)
     try:
-        model = _built(build, device)
+        model = build_on(build, device)
     except GammaRegError:
         raise
     except ImportError as error:
@@ -79,9 +79,12 @@ def load_source(source: str, device: str = "meta") -> Source:
     return Source(name=source, model=model, args=args, kwargs=kwargs)
 
 
-def _built(build: Callable[[], nn.Module], device: str) -> nn.Module:
+def build_on(build: Callable[[], nn.Module], device: str) -> nn.Module:
+    """Call `build` with a default device, quietly and without moving the random state; the model in train mode."""
     with _quiet(), torch.random.fork_rng(devices=[]), torch.device(device):
-        return build().train()
+        model = build().train()
+        # Some modules make a parameter on the CPU whatever the default device is (wav2vec2's mask embedding).
+        return model.to(device) if device == "meta" else model
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from transformers import CONFIG_MAPPING, PretrainedConfig
 
 LAYERS = 2
 
-DEPTHS = [
+DEPTHS = (
     "num_hidden_layers",
     "num_layers",
     "n_layer",
@@ -26,24 +26,16 @@ DEPTHS = [
     "num_decoder_layers",
     "encoder_num_hidden_layers",
     "decoder_num_hidden_layers",
-    "num_block_layers",
-    "num_encoder_blocks_",
-    "num_hidden_layers_",
     "speech_encoder_layers",
     "t2u_encoder_layers",
     "t2u_decoder_layers",
-    "text_encoder_num_hidden_layers",
     "local_num_hidden_layers",
     "decoder_num_layers",
     "encoder_num_layers",
     "resampler_depth",
-    "speech_decoder_postnet_layers_",
     "memory_attention_num_layers",
-    "num_text_layers",
     "num_attention_layers",
-    "n_decoder_layers",
-    "num_transformer_layers",
-]
+)
 """Fields that hold a number of layers."""
 
 STAGES = ("depths", "num_blocks", "stage_repeats", "layers_per_stage", "num_block_repeats")
@@ -82,9 +74,40 @@ def tiny_config(model_type: str) -> PretrainedConfig:
     config = DEFAULTS.get(model_type, CONFIG_MAPPING[model_type])()
     for view in nested(config):
         _cut(view)
+    _join(config)
     if model_type in SPECIAL:
         SPECIAL[model_type](config)
     return config
+
+
+HEADS = (
+    "IMAGE_CLASSIFICATION",
+    "SEQUENCE_CLASSIFICATION",
+    "CAUSAL_LM",
+    "AUDIO_CLASSIFICATION",
+    "CTC",
+    "SPEECH_SEQ_2_SEQ",
+    "OBJECT_DETECTION",
+    "SEMANTIC_SEGMENTATION",
+    "INSTANCE_SEGMENTATION",
+    "UNIVERSAL_SEGMENTATION",
+    "IMAGE_SEGMENTATION",
+    "DEPTH_ESTIMATION",
+    "VIDEO_CLASSIFICATION",
+    "MASKED_LM",
+    "SEQ_TO_SEQ_CAUSAL_LM",
+)
+"""The tasks of transformers' auto classes whose model types count as models with a head."""
+
+
+def model_types() -> list[str]:
+    """Model types with a vision, video, text, audio, detection, segmentation or depth head, sorted."""
+    from transformers.models.auto import modeling_auto
+
+    names: set[str] = set()
+    for head in HEADS:
+        names.update(getattr(modeling_auto, f"MODEL_FOR_{head}_MAPPING_NAMES"))
+    return sorted(names & set(CONFIG_MAPPING.keys()))
 
 
 def nested(config: PretrainedConfig) -> Iterator[PretrainedConfig]:
@@ -119,6 +142,14 @@ def _cut(config: PretrainedConfig) -> None:
     for name, value in REACHES.items():
         if isinstance(before := fields.get(name), int | float) and before > value:
             setattr(config, name, value)
+
+
+def _join(config: PretrainedConfig) -> None:
+    """Make a vision tower's outputs as wide as the text model's tokens, where the defaults of the two differ."""
+    vision, text = getattr(config, "vision_config", None), getattr(config, "text_config", None)
+    width = getattr(text, "hidden_size", None)
+    if width and getattr(vision, "out_hidden_size", None):
+        vision.out_hidden_size = width
 
 
 def _kept(fields: dict[str, Any], count: int) -> list[int]:
@@ -190,6 +221,7 @@ SPECIAL: dict[str, Callable[[Any], None]] = {
     "hunyuan_v1_moe": _head_dim,
     "ministral": _head_dim,
     "nemotron": _with(num_key_value_heads=8),
+    "qwen2_vl": lambda config: setattr(config.vision_config, "hidden_size", config.text_config.hidden_size),
     "pp_doclayout_v2": _with(class_thresholds=[0.5] * 25, class_order=list(range(25))),
 }
 """What else a model type needs: values for fields whose default does not build, or does not run."""

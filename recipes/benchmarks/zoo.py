@@ -1,0 +1,290 @@
+"""The roles of every gamma in every architecture of timm, torchvision and transformers.
+
+    python recipes/benchmarks/zoo.py run --out zoo.jsonl --jobs 4
+    python recipes/benchmarks/zoo.py summary zoo.jsonl
+
+One JSON line for each model, written as it is done; a second `run` with the same file goes on where the first
+stopped. Each model is analysed in a child process: one that hangs or dies costs its own line and no other. Models
+are built on the `meta` device, those of transformers with two layers, so neither weights nor the Hub are needed.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+FAMILIES = ("timm", "torchvision", "transformers")
+ROLES = ("trunk", "shortcut", "final", "last", "absorbed", "gate", "unknown")
+
+app = typer.Typer(add_completion=False, help=__doc__, rich_markup_mode=None)
+
+
+def sources(family: str) -> list[str]:
+    """Names of all models of a library, as `gammareg inspect` takes them."""
+    if family == "timm":
+        import timm
+
+        return [f"timm/{name}" for name in timm.list_models()]
+    if family == "torchvision":
+        from torchvision import models
+
+        # Quantised models have no gammas left: their norms are folded into the convolutions.
+        return [f"torchvision/{name}" for name in models.list_models() if not name.startswith("quantized")]
+    from tiny_configs import model_types
+
+    return [f"transformers/{name}" for name in model_types()]
+
+
+def measure(source: str) -> dict[str, Any]:
+    """Build a model and find its gammas: one record of the output."""
+    import torch
+
+    torch.set_num_threads(1)
+    started = time.perf_counter()
+    row: dict[str, Any] = {"source": source, "model_type": source.partition("/")[2], "error": None}
+    try:
+        row |= _analysed(source)
+    except Exception as error:
+        row["error"] = f"{type(error).__name__}: {_line(error)}"
+    return row | {"seconds": round(time.perf_counter() - started, 2)}
+
+
+def _analysed(source: str) -> dict[str, Any]:
+    from hf_gammareg import find_gammas
+
+    model = _model(source, "meta")
+    found = find_gammas(model)
+    if found.source.startswith("none") and sum(p.numel() for p in model.parameters()) < 1e9:
+        # Models that make tensors on a device of their own choice can't be traced on meta.
+        model = _model(source, "cpu")
+        found = find_gammas(model)
+    unknown = Counter(gamma.reason for gamma in found if gamma.role == "unknown")
+    return {
+        "class": type(model).__name__,
+        "graph": found.source,
+        "n_gammas": len(found),
+        "roles": found.counts,
+        "unknown": dict(unknown.most_common(5)),
+        "not_gammas": len(found.not_gammas),
+        "missed": missed(model, {*found.names, *found.not_gammas}),
+    }
+
+
+def _model(source: str, device: str) -> Any:
+    from hf_gammareg.sources import build_on, load_source, model_from_config
+
+    family, _, name = source.partition("/")
+    if family != "transformers":
+        return load_source(source, device).model
+    from tiny_configs import tiny_config
+
+    config = tiny_config(name)
+    return build_on(lambda: model_from_config(config), device)
+
+
+def missed(model: Any, known: set[str]) -> list[str]:
+    """Gains of layers called norm that the map neither holds nor explains."""
+    found = []
+    for name, parameter in model.named_parameters():
+        path, _, attribute = name.rpartition(".")
+        kind = type(model.get_submodule(path)).__name__.lower()
+        is_gain = parameter.ndim == 1 and not any(word in attribute for word in ("bias", "beta"))
+        if is_gain and ("norm" in kind or "bn" in kind) and name not in known:
+            found.append(name)
+    return found
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:300]
+
+
+# --- child processes ----------------------------------------------------------------------------------------------
+
+
+def _serve(pipe: Connection, memory_gib: float) -> None:
+    """Measure what comes down the pipe until None does."""
+    import io
+    import os
+    import warnings
+
+    sys.path.insert(0, str(Path(__file__).parent))
+    warnings.simplefilter("ignore")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    try:
+        import resource
+
+        limit = int(memory_gib * 2**30)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    except ImportError:
+        pass  # not on this system
+    sys.stdout = sys.stderr = io.StringIO()
+    while (source := pipe.recv()) is not None:
+        pipe.send(measure(source))
+
+
+class Child:
+    """A process that measures one model at a time."""
+
+    def __init__(self, memory_gib: float) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, far = context.Pipe()
+        self.process = context.Process(target=_serve, args=(far, memory_gib), daemon=True)
+        self.process.start()
+        far.close()
+        self.source = ""
+        self.deadline = 0.0
+
+    def start(self, source: str, limit: float) -> None:
+        self.source, self.deadline = source, time.monotonic() + limit
+        self.pipe.send(source)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+
+def measured(todo: list[str], jobs: int, limit: float, memory_gib: float) -> Iterator[dict[str, Any]]:
+    """Measure all these models, in child processes; yields records in the order they are done."""
+    todo = todo[::-1]
+    busy: list[Child] = []
+    idle: list[Child] = []
+    while todo or busy:
+        while todo and len(busy) < jobs:
+            child = idle.pop() if idle else Child(memory_gib)
+            child.start(todo.pop(), limit)
+            busy.append(child)
+        ready = wait([child.pipe for child in busy], timeout=1)
+        for child in list(busy):
+            late = time.monotonic() > child.deadline
+            if child.pipe not in ready and not late:
+                continue
+            busy.remove(child)
+            try:
+                if child.pipe not in ready:
+                    raise TimeoutError(f"not done after {limit:.0f} s")
+                yield child.pipe.recv()
+                idle.append(child)
+            except (EOFError, OSError, TimeoutError) as error:
+                child.stop()
+                reason = str(error) if isinstance(error, TimeoutError) else f"died ({child.process.exitcode})"
+                yield {"source": child.source, "model_type": child.source.partition("/")[2], "error": reason}
+    for child in idle:
+        child.stop()
+
+
+# --- commands -----------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def run(
+    out: Annotated[Path, typer.Option(help="JSON lines, one a model; lines that are there are kept.")] = Path(
+        "zoo.jsonl"
+    ),
+    family: Annotated[list[str] | None, typer.Option(help="timm, torchvision or transformers; default: all.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Sources to measure instead of whole families.")] = None,
+    sample: Annotated[int, typer.Option(help="Measure this many of them, drawn with a fixed seed; 0: all.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Models at a time.")] = 1,
+    limit: Annotated[float, typer.Option(help="Seconds a model may take.")] = 300.0,
+    memory_gib: Annotated[float, typer.Option(help="Memory a process may take, in GiB.")] = 16.0,
+    retry: Annotated[bool, typer.Option(help="Measure models again whose line holds an error.")] = False,
+) -> None:
+    """Measure models and write a line for each."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    unknown = set(family or ()) - set(FAMILIES)
+    if unknown:
+        raise typer.BadParameter(f"expected {', '.join(FAMILIES)}, found {', '.join(sorted(unknown))}")
+    names = only or [name for one in family or FAMILIES for name in sources(one)]
+    if sample:
+        names = random.Random(0).sample(names, min(sample, len(names)))
+    rows = read(out)
+    if retry:
+        rows = {source: row for source, row in rows.items() if not row["error"]}
+        out.write_text("".join(json.dumps(row) + "\n" for row in rows.values()), encoding="utf-8")
+    todo = [name for name in names if name not in rows]
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress, out.open("a", encoding="utf-8") as file:
+        task = progress.add_task("gammas", total=len(names), completed=len(names) - len(todo))
+        for row in measured(todo, jobs, limit, memory_gib):
+            file.write(json.dumps(row) + "\n")
+            file.flush()
+            progress.update(task, advance=1, description=row["source"][-40:])
+            if row["error"] or row["missed"]:
+                progress.console.print(
+                    f"{row['source']}: {row['error'] or 'missed ' + str(row['missed'][:3])}", markup=False
+                )
+    summary(out)
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """The records of a file, by source; of several lines for a model the last."""
+    if not path.exists():
+        return {}
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return {row["source"]: row for row in rows}
+
+
+@app.command()
+def summary(
+    out: Annotated[Path, typer.Argument(help="What `run` wrote.")] = Path("zoo.jsonl"),
+    markdown: Annotated[bool, typer.Option(help="A table for a README.")] = False,
+    reasons: Annotated[bool, typer.Option(help="List errors, missed gammas and reasons of unknown ones, too.")] = False,
+) -> None:
+    """Print models, gammas, roles, unknown, missed and crashed by family."""
+    rows = list(read(out).values())
+    head = ["family", "models", "traced", "gammas", *ROLES, "missed", "crashed"]
+    lines = [_counted(family, [row for row in rows if row["source"].startswith(f"{family}/")]) for family in FAMILIES]
+    lines = [line for line in lines if line[1] != "0"]
+    if markdown:
+        print(f"| {' | '.join(head)} |\n|{' --- |' * len(head)}")
+        print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    else:
+        table = Table(*head)
+        for line in lines:
+            table.add_row(*line)
+        Console(width=160).print(table)
+    if reasons:
+        _print_reasons(rows)
+
+
+def _counted(family: str, rows: list[dict[str, Any]]) -> list[str]:
+    good = [row for row in rows if not row["error"]]
+    roles = Counter[str]()
+    for row in good:
+        roles.update(row["roles"])
+    traced = sum(not row["graph"].startswith("none") for row in good)
+    numbers = [len(rows), traced, sum(row["n_gammas"] for row in good), *(roles[role] for role in ROLES)]
+    numbers += [sum(len(row["missed"]) for row in good), len(rows) - len(good)]
+    return [family, *(f"{number:,}" for number in numbers)]
+
+
+def _print_reasons(rows: list[dict[str, Any]]) -> None:
+    for row in rows:
+        if row["error"]:
+            print(f"crashed  {row['source']}: {row['error']}")
+            continue
+        if row["graph"].startswith("none"):
+            print(f"untraced {row['source']}: {row['graph']}")
+        else:
+            for reason, count in row["unknown"].items():
+                print(f"unknown  {row['source']} ({count}): {reason}")
+        if row["missed"]:
+            print(f"missed   {row['source']}: {', '.join(row['missed'][:5])}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,76 @@
+"""Example inputs of transformers model types: each runs, on the meta device, and reaches every part of the model."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hf_gammareg.inputs import example_inputs
+from hf_gammareg.known import KnownIntegers
+from hf_gammareg.sources import build_on, model_from_config
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "benchmarks"))
+from tiny_configs import model_types, tiny_config
+
+
+def built(model_type):
+    return build_on(lambda: model_from_config(tiny_config(model_type)), "meta")
+
+
+@pytest.mark.parametrize(
+    ("model_type", "names"),
+    [
+        ("clip", {"pixel_values"}),
+        ("deit", {"pixel_values"}),
+        ("timesformer", {"pixel_values"}),
+        ("siglip2", {"pixel_values", "pixel_attention_mask", "spatial_shapes"}),
+        ("t5", {"input_ids", "decoder_input_ids", "use_cache"}),
+        ("layoutlm", {"input_ids", "bbox"}),
+        ("speech_to_text", {"input_features", "decoder_input_ids", "use_cache"}),
+        ("wav2vec2", {"input_values"}),
+        ("audio-spectrogram-transformer", {"input_values"}),
+        ("speecht5", {"input_values", "decoder_input_values", "use_cache"}),
+        ("perceiver", {"inputs"}),
+        ("qwen2_vl", {"input_ids", "pixel_values", "image_grid_thw", "mm_token_type_ids", "use_cache"}),
+        ("vision-encoder-decoder", {"pixel_values", "decoder_input_ids", "use_cache"}),
+    ],
+)
+def test_arguments_and_a_forward_pass(model_type, names):
+    model = built(model_type)
+    _, kwargs = example_inputs(model)
+    assert set(kwargs) == names
+    assert all(value.device.type == "meta" for value in kwargs.values() if isinstance(value, torch.Tensor))
+    _, known = example_inputs(model, device="cpu")
+    floats = {n: v.to("meta") if isinstance(v, torch.Tensor) and v.is_floating_point() else v for n, v in known.items()}
+    with torch.no_grad(), KnownIntegers(torch.device("meta")):
+        model(**floats)
+
+
+def test_as_many_image_tokens_as_image_features():
+    model = built("qwen2_vl")
+    _, kwargs = example_inputs(model, device="cpu")
+    # Two images of 4 x 4 patches, of which the model merges 2 x 2 into one token.
+    assert (kwargs["input_ids"] == model.config.image_token_id).sum().item() == 2 * 4
+    assert (kwargs["mm_token_type_ids"].bool() == (kwargs["input_ids"] == model.config.image_token_id)).all()
+
+
+def test_an_image_whose_features_do_not_fit_is_left_out():
+    config = tiny_config("qwen2_vl")
+    config.vision_config.hidden_size = config.text_config.hidden_size + 128
+    _, kwargs = example_inputs(build_on(lambda: model_from_config(config), "meta"))
+    assert set(kwargs) == {"input_ids", "mm_token_type_ids", "use_cache"}
+
+
+def test_one_row_where_the_model_refuses_more():
+    assert example_inputs(built("gpt2"))[1]["input_ids"].shape[0] == 1
+    config = tiny_config("gpt2")
+    config.pad_token_id = 0
+    assert example_inputs(build_on(lambda: model_from_config(config), "meta"))[1]["input_ids"].shape[0] == 2
+
+
+def test_two_layers_of_each_kind_and_more_than_three_hundred_model_types():
+    assert len(model_types()) >= 326
+    assert tiny_config("bert").num_hidden_layers == 2
+    assert tiny_config("swin").depths == (2, 2, 2, 2)
+    assert set(tiny_config("qwen3_next").layer_types) == {"linear_attention", "full_attention"}
