@@ -2,10 +2,10 @@
 
     python recipes/benchmarks/verify_zoo.py --out verify_zoo.jsonl
 
-Each gamma (one of each place and role; `--every` for all) is scaled by large factors on the randomly initialised model,
-and where the factor arrives is compared with its role. One JSON line for each model, written as it is done; a second run
-with the same file goes on where the first stopped. Neither weights nor the Hub are needed. Exit status 1 if any gamma
-disagrees or any model fails.
+Each gamma (one of each place and role; `--every` for all) is scaled by large factors on the randomly initialised
+model, and where the factor arrives is compared with its role. One JSON line for each model, written as it is done; a
+second run with the same file goes on where the first stopped. Neither weights nor the Hub are needed. Exit status 1 if
+any gamma disagrees or any model fails.
 """
 
 from __future__ import annotations
@@ -249,10 +249,10 @@ def summarise(rows: list[dict[str, Any]]) -> int:
             print(f"{row['source']} failed: {row['error']}")
     disagreements = sum(len(row["disagreements"]) for row in rows)
     failed = sum(row["error"] is not None for row in rows)
+    gammas, measured, unknown = (sum(row.get(key, 0) for row in rows) for key in ("gammas", "measured", "unknown"))
     print(
-        f"{len(rows)} models with {sum(row['gammas'] for row in rows):,} gammas, {sum(row['measured'] for row in rows):,} "
-        f"of them measured: {disagreements} disagreements, {failed} models failed, "
-        f"{sum(row.get('unknown', 0) for row in rows)} gammas of unknown role."
+        f"{len(rows)} models with {gammas:,} gammas, {measured:,} of them measured: {disagreements} disagreements, "
+        f"{failed} models failed, {unknown} gammas of unknown role."
     )
     return disagreements + failed
 
