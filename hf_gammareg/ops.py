@@ -80,13 +80,18 @@ _rows(
     "transpose_copy triu tril requires_grad positive diag diag_embed",
     "moves or copies values, changes none",
 )
-_rows(Effect.VIEW, "index index_select gather take take_along_dim masked_select", "picks values out", gates=("index",))
+_rows(
+    Effect.VIEW,
+    "index index_select gather take take_along_dim masked_select",
+    "picks values out",
+    gates=("index", "indices", "mask"),
+)
 _rows(Effect.VIEW, "embedding", "picks rows of its weight", gates=("indices",))
 _rows(Effect.VIEW, "to _to_copy type_as", "changes dtype or device", ignores=("other",))
 _rows(Effect.VIEW, "reshape_as view_as expand_as", "takes its shape from the other", ignores=("other",))
 _rows(
     Effect.VIEW,
-    "dropout native_dropout feature_dropout alpha_dropout feature_alpha_dropout dropout1d dropout2d dropout3d",
+    "dropout native_dropout feature_dropout",
     "keeps or zeroes values, rescaled by a constant",
 )
 _rows(
@@ -109,7 +114,7 @@ _rows(
     "avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool2d max_pool3d max_pool2d_with_indices "
     "max_pool1d_with_indices max_pool3d_with_indices adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d "
     "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d "
-    "lp_pool1d lp_pool2d fractional_max_pool2d max_unpool2d",
+    "fractional_max_pool2d max_unpool2d",
     "means and maxima over windows are homogeneous",
 )
 _rows(
@@ -133,8 +138,8 @@ _rows(Effect.SCALE, "reciprocal", "homogeneous of degree minus one", power=-1.0)
 _rows(
     Effect.CURVE,
     "gelu silu elu selu celu mish softplus hardswish relu6 glu softshrink hardshrink threshold clamp clamp_min "
-    "clamp_max clip",
-    "grows with its input, but bends",
+    "clamp_max clip alpha_dropout feature_alpha_dropout rnn_relu",
+    "grows with its input, but bends or shifts",
     exact=False,
     gates=("min", "max"),
 )
@@ -181,6 +186,7 @@ _rows(
     "homogeneous where every side is",
     gates=("condition", "weight"),
 )
+_rows(Effect.SUM, "normal", "a mean plus a deviation times noise", ignores=("self",))
 _rows(Effect.SUM, "addcmul addcdiv", "a term plus a product")
 _rows(
     Effect.JOIN,
@@ -194,13 +200,13 @@ _rows(Effect.VIEW, "copy", "overwrites its first argument with the second", igno
 _rows(
     Effect.NORM,
     "batch_norm native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_functional cudnn_batch_norm "
-    "miopen_batch_norm _batch_norm_impl_index batch_norm_with_update layer_norm native_layer_norm group_norm "
+    "miopen_batch_norm _batch_norm_impl_index _batch_norm_with_update layer_norm native_layer_norm group_norm "
     "native_group_norm instance_norm rms_norm _fused_rms_norm",
     "divides by a statistic of its input",
 )
 _rows(
     Effect.SQUASH,
-    "softmax _softmax _safe_softmax log_softmax _log_softmax softmin sigmoid tanh hardsigmoid erf erfc "
+    "softmax _softmax _safe_softmax log_softmax _log_softmax sigmoid tanh hardsigmoid erf erfc "
     "special_expit log_sigmoid log_sigmoid_forward sign sgn sin cos tan asin acos atan atan2 arctan arctan2 sinc "
     "round floor ceil trunc frac fmod remainder floor_divide heaviside angle",
     "bounded, or blind to scale",
@@ -208,31 +214,32 @@ _rows(
 _rows(
     Effect.SQUASH,
     "exp exp2 expm1 log log2 log10 log1p logaddexp logaddexp2 logsumexp logcumsumexp xlogy special_xlogy "
-    "special_entr sinh cosh logit special_logit sigmoid_focal_loss prod cumprod",
+    "special_entr sinh cosh logit special_logit prod cumprod",
     "turns a factor into a shift or an exponent: the scale is not carried",
 )
 _rows(
     Effect.SQUASH,
-    "bernoulli multinomial poisson searchsorted bucketize histc bincount argmax argmin argsort nonzero unique "
+    "bernoulli multinomial poisson searchsorted bucketize histc bincount argmax argmin argsort nonzero "
+    "_unique _unique2 unique_dim unique_consecutive "
     "torchvision::nms",
     "an index, a sample or a comparison",
 )
 _rows(
     Effect.SQUASH,
-    "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell",
+    "lstm gru rnn_tanh lstm_cell gru_cell rnn_tanh_cell",
     "its gates and tanh saturate",
 )
 _rows(
     Effect.SQUASH,
     "cross_entropy_loss nll_loss nll_loss_nd nll_loss2d binary_cross_entropy binary_cross_entropy_with_logits "
-    "ctc_loss kl_div cosine_similarity cosine_embedding_loss",
+    "mse_loss smooth_l1_loss huber_loss ctc_loss kl_div cosine_similarity cosine_embedding_loss",
     "a loss or similarity of its input, not its scale",
 )
-_rows(Effect.SUM, "mse_loss l1_loss smooth_l1_loss huber_loss", "a distance between its operands")
+_rows(Effect.SUM, "l1_loss", "a distance between its operands")
 _rows(
     Effect.NOTHING,
     "zeros_like ones_like full_like empty_like rand_like randn_like randint_like new_zeros new_ones new_full "
-    "new_empty new_empty_strided new_tensor zero fill uniform normal exponential log_normal random geometric "
+    "new_empty new_empty_strided zero fill uniform exponential log_normal random geometric "
     "cauchy sym_size sym_numel sym_stride size numel dim _assert_tensor_metadata _assert_async _assert_scalar "
     "is_floating_point result_type zeros ones full empty eye arange linspace rand randn",
     "reads a shape or dtype, not a value",
@@ -243,7 +250,7 @@ NORM_KINDS = {
     "native_batch_norm": "batch_norm",
     "_native_batch_norm_legit": "batch_norm",
     "_native_batch_norm_legit_functional": "batch_norm",
-    "batch_norm_with_update": "batch_norm",
+    "_batch_norm_with_update": "batch_norm",
     "cudnn_batch_norm": "batch_norm",
     "miopen_batch_norm": "batch_norm",
     "_batch_norm_impl_index": "batch_norm",

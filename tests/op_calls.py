@@ -1,0 +1,351 @@
+"""How to call each op of the table whose factor c enters by `x`, and by `y` where both of its sides carry it."""
+
+import torch
+import torchvision
+
+A = torch.ops.aten
+assert torchvision.__version__  # its import registers its ops
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def draw(*shape):
+    return torch.randn(*shape, generator=GENERATOR, dtype=torch.double)
+
+
+X, Y = draw(2, 4, 6, 6), draw(2, 4, 6, 6)
+M, N, V = draw(4, 5), draw(5, 3), draw(5)
+W2, W3 = draw(3, 4, 3, 3), draw(3, 4, 3, 3, 3)
+INDEX = torch.tensor([0, 2, 1])
+MASK = torch.ones(6, 6).tril().bool()
+BOXES = torch.tensor([[0.0, 0.0, 0.0, 5.0, 5.0], [1.0, 1.0, 1.0, 4.0, 5.0]], dtype=torch.double)
+THREE_D = draw(1, 4, 4, 4, 4)
+ONE_D = draw(2, 4, 9)
+PER_CHANNEL = [torch.ones(4, dtype=torch.double), torch.zeros(4, dtype=torch.double)]
+RUNNING = [torch.zeros(4, dtype=torch.double), torch.ones(4, dtype=torch.double)]
+RNN = [draw(7, 4), draw(7, 7), draw(7), draw(7)]
+GATED = {"lstm": 4, "gru": 3}
+
+
+def cell(gates):
+    return [draw(7 * gates, 4), draw(7 * gates, 7), draw(7 * gates), draw(7 * gates)]
+
+
+CALLS = {
+    # moved, copied, dropped, cast
+    "view": lambda x: A.view(x, [8, 36]),
+    "reshape": lambda x: A.reshape(x, [8, 36]),
+    "_reshape_alias": lambda x: A._reshape_alias(x, [8, 36], [36, 1]),
+    "_unsafe_view": lambda x: A._unsafe_view(x, [8, 36]),
+    "view_copy": lambda x: A.view_copy(x, [8, 36]),
+    "expand": lambda x: A.expand(x[:, :1], [2, 4, 6, 6]),
+    "expand_copy": lambda x: A.expand_copy(x[:, :1], [2, 4, 6, 6]),
+    "broadcast_to": lambda x: A.broadcast_to(x[:, :1], [2, 4, 6, 6]),
+    "broadcast_tensors": lambda x: A.broadcast_tensors([x, x[:1]]),
+    "permute": lambda x: A.permute(x, [3, 1, 0, 2]),
+    "permute_copy": lambda x: A.permute_copy(x, [3, 1, 0, 2]),
+    "transpose": lambda x: A.transpose(x, 1, 2),
+    "transpose_copy": lambda x: A.transpose_copy(x, 1, 2),
+    "t": lambda x: A.t(x[0, 0]),
+    "numpy_T": lambda x: A.numpy_T(x[0, 0]),
+    "matrix_H": lambda x: A.matrix_H(x[0, 0]),
+    "movedim": lambda x: A.movedim(x, 0, 1),
+    "moveaxis": lambda x: A.moveaxis(x, 0, 1),
+    "swapaxes": lambda x: A.swapaxes(x, 0, 1),
+    "swapdims": lambda x: A.swapdims(x, 0, 1),
+    "unsqueeze": lambda x: A.unsqueeze(x, 0),
+    "unsqueeze_copy": lambda x: A.unsqueeze_copy(x, 0),
+    "unflatten": lambda x: A.unflatten(x, 1, [2, 2]),
+    "select": lambda x: A.select(x, 1, 2),
+    "select_copy": lambda x: A.select_copy(x, 1, 2),
+    "narrow": lambda x: A.narrow(x, 1, 1, 2),
+    "narrow_copy": lambda x: A.narrow_copy(x, 1, 1, 2),
+    "split": lambda x: A.split(x, 2, 1),
+    "split_with_sizes": lambda x: A.split_with_sizes(x, [1, 3], 1),
+    "unsafe_split": lambda x: A.unsafe_split(x, 2, 1),
+    "unsafe_split_with_sizes": lambda x: A.unsafe_split_with_sizes(x, [1, 3], 1),
+    "chunk": lambda x: A.chunk(x, 2, 1),
+    "unsafe_chunk": lambda x: A.unsafe_chunk(x, 2, 1),
+    "tensor_split": lambda x: A.tensor_split(x, 2, 1),
+    "hsplit": lambda x: A.hsplit(x, 2),
+    "vsplit": lambda x: A.vsplit(x, 2),
+    "dsplit": lambda x: A.dsplit(x, 2),
+    "roll": lambda x: A.roll(x, [1], [2]),
+    "flip": lambda x: A.flip(x, [2]),
+    "repeat": lambda x: A.repeat(x, [1, 2, 1, 1]),
+    "tile": lambda x: A.tile(x, [2]),
+    "repeat_interleave": lambda x: A.repeat_interleave(x, 2, 1),
+    "unfold": lambda x: A.unfold(x, 2, 3, 1),
+    "unfold_copy": lambda x: A.unfold_copy(x, 2, 3, 1),
+    "as_strided": lambda x: A.as_strided(x, [3, 3], [1, 2]),
+    "pixel_shuffle": lambda x: A.pixel_shuffle(x, 2),
+    "pixel_unshuffle": lambda x: A.pixel_unshuffle(x, 2),
+    "channel_shuffle": lambda x: A.channel_shuffle(x, 2),
+    "native_channel_shuffle": lambda x: A.native_channel_shuffle(x, 2),
+    "im2col": lambda x: A.im2col(x, [3, 3], [1, 1], [1, 1], [1, 1]),
+    "view_as_complex": lambda x: A.view_as_complex(x.reshape(-1, 2)),
+    "view_as_real": lambda x: A.view_as_real(torch.complex(x, x)),
+    "real": lambda x: A.real(torch.complex(x, 2 * x)),
+    "imag": lambda x: A.imag(torch.complex(x, 2 * x)),
+    "conj": lambda x: A.conj(torch.complex(x, 2 * x)),
+    "_conj": lambda x: A._conj(torch.complex(x, 2 * x)),
+    "diag": lambda x: A.diag(x[0, 0]),
+    "requires_grad": lambda x: A.requires_grad_(x.clone(), False),
+    "index": lambda x: A.index(x, [None, INDEX]),
+    "index_select": lambda x: A.index_select(x, 1, INDEX),
+    "gather": lambda x: A.gather(x[0, 0], 1, INDEX[None]),
+    "take": lambda x: A.take(x, INDEX),
+    "take_along_dim": lambda x: A.take_along_dim(x[0, 0], INDEX[None], 1),
+    "masked_select": lambda x: A.masked_select(x, MASK),
+    "embedding": lambda x: A.embedding(x[0, 0], INDEX),
+    "to": lambda x: A.to(x, torch.float64),
+    "type_as": lambda x: A.type_as(x, Y),
+    "reshape_as": lambda x: A.reshape_as(x, Y.flatten(1)),
+    "view_as": lambda x: A.view_as(x, Y.flatten(1)),
+    "expand_as": lambda x: A.expand_as(x[:, :1], Y),
+    "copy": lambda x: A.copy(torch.zeros_like(Y), x),
+    "dropout": lambda x: A.dropout(x, 0.3, True),
+    "native_dropout": lambda x: A.native_dropout(x, 0.3, True)[0],
+    "feature_dropout": lambda x: A.feature_dropout(x, 0.3, True),
+    "pad": lambda x: A.pad(x, [1, 2]),
+    "constant_pad_nd": lambda x: A.constant_pad_nd(x, [1, 2]),
+    "reflection_pad1d": lambda x: A.reflection_pad1d(x[0], [1, 2]),
+    "reflection_pad2d": lambda x: A.reflection_pad2d(x, [1, 2, 1, 1]),
+    "reflection_pad3d": lambda x: A.reflection_pad3d(x, [1, 2, 1, 1, 1, 1]),
+    "replication_pad1d": lambda x: A.replication_pad1d(x[0], [1, 2]),
+    "replication_pad2d": lambda x: A.replication_pad2d(x, [1, 2, 1, 1]),
+    "replication_pad3d": lambda x: A.replication_pad3d(x, [1, 2, 1, 1, 1, 1]),
+    "_pad_circular": lambda x: A._pad_circular(x, [1, 2, 1, 1]),
+    "masked_fill": lambda x: A.masked_fill(x, MASK, 0.0),
+    "topk": lambda x: A.topk(x, 3),
+    "kthvalue": lambda x: A.kthvalue(x, 3),
+    "upsample_nearest1d": lambda x: A.upsample_nearest1d(x[0], [9]),
+    "upsample_nearest2d": lambda x: A.upsample_nearest2d(x, [9, 9]),
+    "upsample_nearest3d": lambda x: A.upsample_nearest3d(x[None], [5, 9, 9]),
+    "_upsample_nearest_exact1d": lambda x: A._upsample_nearest_exact1d(x[0], [9]),
+    "_upsample_nearest_exact2d": lambda x: A._upsample_nearest_exact2d(x, [9, 9]),
+    "upsample_linear1d": lambda x: A.upsample_linear1d(x[0], [9], False),
+    "upsample_bilinear2d": lambda x: A.upsample_bilinear2d(x, [9, 9], False),
+    "upsample_bicubic2d": lambda x: A.upsample_bicubic2d(x, [9, 9], False),
+    "upsample_trilinear3d": lambda x: A.upsample_trilinear3d(x[None], [5, 9, 9], False),
+    "_upsample_bilinear2d_aa": lambda x: A._upsample_bilinear2d_aa(x, [3, 3], False),
+    "_upsample_bicubic2d_aa": lambda x: A._upsample_bicubic2d_aa(x, [3, 3], False),
+    "affine_grid_generator": lambda x: A.affine_grid_generator(x[0, :2, :2, :3], [2, 1, 4, 4], False),
+    "grid_sampler": lambda x: A.grid_sampler(x, Y[:, 0, :, :2][:, None].tanh(), 0, 0, False),
+    "grid_sampler_2d": lambda x: A.grid_sampler_2d(x, Y[:, 0, :, :2][:, None].tanh(), 0, 0, False),
+    "grid_sampler_3d": lambda x: A.grid_sampler_3d(x[:, None], Y[:, 0, :, :3][:, None, None].tanh(), 0, 0, False),
+    # pooled
+    "avg_pool1d": lambda x: A.avg_pool1d(x[0], [2]),
+    "avg_pool2d": lambda x: A.avg_pool2d(x, [2]),
+    "avg_pool3d": lambda x: A.avg_pool3d(x, [2]),
+    "max_pool1d": lambda x: A.max_pool1d(x[0], [2]),
+    "max_pool2d": lambda x: A.max_pool2d(x, [2]),
+    "max_pool3d": lambda x: A.max_pool3d(x, [2]),
+    "max_pool2d_with_indices": lambda x: A.max_pool2d_with_indices(x, [2]),
+    "max_pool1d_with_indices": lambda x: A.max_pool1d_with_indices(x[0], [2]),
+    "max_pool3d_with_indices": lambda x: A.max_pool3d_with_indices(x, [2]),
+    "adaptive_avg_pool1d": lambda x: A.adaptive_avg_pool1d(x[0], [2]),
+    "adaptive_avg_pool2d": lambda x: A.adaptive_avg_pool2d(x, [2, 2]),
+    "adaptive_avg_pool3d": lambda x: A.adaptive_avg_pool3d(x, [2, 2, 2]),
+    "_adaptive_avg_pool2d": lambda x: A._adaptive_avg_pool2d(x, [2, 2]),
+    "_adaptive_avg_pool3d": lambda x: A._adaptive_avg_pool3d(x, [2, 2, 2]),
+    "adaptive_max_pool1d": lambda x: A.adaptive_max_pool1d(x[0], [2]),
+    "adaptive_max_pool2d": lambda x: A.adaptive_max_pool2d(x, [2, 2]),
+    "adaptive_max_pool3d": lambda x: A.adaptive_max_pool3d(x, [2, 2, 2]),
+    "fractional_max_pool2d": lambda x: A.fractional_max_pool2d(x, [2, 2], [3, 3], Y[:, :, 0, :2].sigmoid()),
+    "max_unpool2d": lambda x: A.max_unpool2d(*A.max_pool2d_with_indices(x, [2]), [6, 6]),
+    "torchvision::roi_align": lambda x: torch.ops.torchvision.roi_align(x, BOXES, 1.0, 2, 2, 2, False),
+    "torchvision::roi_pool": lambda x: torch.ops.torchvision.roi_pool(x, BOXES, 1.0, 2, 2)[0],
+    "torchvision::ps_roi_align": lambda x: torch.ops.torchvision.ps_roi_align(x, BOXES, 1.0, 2, 2, 2)[0],
+    # homogeneous
+    "cumsum": lambda x: A.cumsum(x, 1),
+    "cummax": lambda x: A.cummax(x, 1),
+    "cummin": lambda x: A.cummin(x, 1),
+    "col2im": lambda x: A.col2im(x.reshape(2, 36, 4), [4, 4], [3, 3], [1, 1], [0, 0], [1, 1]),
+    "prelu": lambda x: A.prelu(x, Y[0, :, 0, 0]),
+    "_prelu_kernel": lambda x: A._prelu_kernel(x, Y[:1, :, :1, :1]),
+    "rrelu": lambda x: A.rrelu(x, 0.1, 0.3, True),
+    "rrelu_with_noise": lambda x: A.rrelu_with_noise(x, torch.zeros_like(x), 0.1, 0.3, True),
+    "frobenius_norm": lambda x: A.frobenius_norm(x, [2, 3]),
+    "trace": lambda x: A.trace(x[0, 0]),
+    "complex": lambda x, y: A.complex(x, y),
+    "var_mean": lambda x: A.var_mean(x, [1])[0],  # the mean beside it is told apart in `scale`
+    "sqrt": lambda x: A.sqrt(x.abs()),
+    "rsqrt": lambda x: A.rsqrt(x.abs()),
+    # bent
+    "threshold": lambda x: A.threshold(x, 0.5, 0.0),
+    "clamp": lambda x: A.clamp(x, -0.5, 0.5),
+    "clip": lambda x: A.clip(x, -0.5, 0.5),
+    "clamp_min": lambda x: A.clamp_min(x, -0.5),
+    "clamp_max": lambda x: A.clamp_max(x, 0.5),
+    "alpha_dropout": lambda x: A.alpha_dropout(x, 0.3, True),
+    "feature_alpha_dropout": lambda x: A.feature_alpha_dropout(x, 0.3, True),
+    "rnn_relu": lambda x: A.rnn_relu(
+        x[0].permute(1, 2, 0), torch.zeros(1, 6, 7).double(), RNN, True, 1, 0.0, True, False, False
+    ),
+    # products that mix
+    "linear": lambda x: A.linear(x, draw_once(3, 6)),
+    "conv1d": lambda x: A.conv1d(x[:, :, 0], draw_once(3, 4, 3)),
+    "conv2d": lambda x: A.conv2d(x, W2),
+    "conv3d": lambda x: A.conv3d(x[0, 0, 0, 0] * THREE_D, W3),
+    "conv_transpose1d": lambda x: A.conv_transpose1d(x[:, :, 0], draw_once(4, 3, 3)),
+    "conv_transpose2d": lambda x: A.conv_transpose2d(x, W2.transpose(0, 1)),
+    "conv_transpose3d": lambda x: A.conv_transpose3d(x[0, 0, 0, 0] * THREE_D, W3.transpose(0, 1)),
+    "convolution": lambda x: A.convolution(x, W2, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1),
+    "_convolution": lambda x: A._convolution(
+        x, W2, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, False, False, True, True
+    ),
+    "conv_tbc": lambda x: A.conv_tbc(x[0], draw_once(3, 6, 2), draw_once(2) * 0),
+    "matmul": lambda x: A.matmul(x, Y),
+    "mm": lambda x: A.mm(x[0, 0], Y[0, 0]),
+    "bmm": lambda x: A.bmm(x[0], Y[0]),
+    "mv": lambda x: A.mv(x[0, 0], Y[0, 0, 0]),
+    "dot": lambda x: A.dot(x[0, 0, 0], Y[0, 0, 0]),
+    "vdot": lambda x: A.vdot(x[0, 0, 0], Y[0, 0, 0]),
+    "inner": lambda x: A.inner(x, Y),
+    "outer": lambda x: A.outer(x[0, 0, 0], V),
+    "ger": lambda x: A.ger(x[0, 0, 0], V),
+    "kron": lambda x: A.kron(x[0, 0], M),
+    "tensordot": lambda x: A.tensordot(x, Y, [3], [2]),
+    "einsum": lambda x: A.einsum("bcij,bcjk->bcik", [x, Y]),
+    "bilinear": lambda x: A.bilinear(x[0, 0], Y[0, 0], draw_once(3, 6, 6)),
+    "linalg_multi_dot": lambda x: A.linalg_multi_dot([x[0, 0, :, :4], M, N]),
+    "chain_matmul": lambda x: A.chain_matmul([x[0, 0, :, :4], M, N]),
+    "addmm": lambda x: A.addmm(torch.zeros(6, 6).double(), x[0, 0], Y[0, 0]),
+    "_addmm_activation": lambda x: A._addmm_activation(torch.zeros(6, 6).double(), x[0, 0], Y[0, 0]),
+    "addbmm": lambda x: A.addbmm(torch.zeros(6, 6).double(), x[0], Y[0]),
+    "baddbmm": lambda x: A.baddbmm(torch.zeros(4, 6, 6).double(), x[0], Y[0]),
+    "addmv": lambda x: A.addmv(torch.zeros(6).double(), x[0, 0], Y[0, 0, 0]),
+    "addr": lambda x: A.addr(torch.zeros(6, 6).double(), x[0, 0, 0], Y[0, 0, 0]),
+    "stft": lambda x: A.stft(x[0, 0, 0], 4, 2, 4, None, False, True, True),
+    "istft": lambda x: A.istft(torch.complex(x, 2 * x)[0, 0, :3], 4, 2, 4, torch.ones(4).double()),
+    "fft_irfft": lambda x: A.fft_irfft(torch.complex(x, x), 6),
+    "fft_irfft2": lambda x: A.fft_irfft2(torch.complex(x, x), [6, 6]),
+    "fft_irfftn": lambda x: A.fft_irfftn(torch.complex(x, x)),
+    "_fft_r2c": lambda x: A._fft_r2c(x, [3], 0, True),
+    "_fft_c2r": lambda x: A._fft_c2r(torch.complex(x, x), [3], 0, 6),
+    "_fft_c2c": lambda x: A._fft_c2c(torch.complex(x, x), [3], 0, True),
+    "scaled_dot_product_attention": lambda x: A.scaled_dot_product_attention(Y, Y.flip(-1), x),
+    "_scaled_dot_product_flash_attention_for_cpu": lambda x: A._scaled_dot_product_flash_attention_for_cpu(
+        Y, Y.flip(-1), x
+    )[0],
+    "torchvision::deform_conv2d": lambda x: torch.ops.torchvision.deform_conv2d(
+        x, W2, OFFSETS, MASKS, torch.zeros(3).double(), 1, 1, 1, 1, 1, 1, 1, 1, True
+    ),
+    # sums and choices
+    "where": lambda x, y: A.where(MASK, x, y),
+    "lerp": lambda x, y: A.lerp(x, y, 0.3),
+    "addcmul": lambda x, y: A.addcmul(x, y, Y),
+    "addcdiv": lambda x, y: A.addcdiv(x, y, Y),
+    "normal": lambda x, y: A.normal(x, y.abs()),
+    "cdist": lambda x, y: A.cdist(x, y),
+    # side by side
+    "index_put": lambda x, y: A.index_put(x, [INDEX[:1]], y[:1]),
+    "_unsafe_index_put": lambda x, y: A._unsafe_index_put(x, [INDEX[:1]], y[:1]),
+    "index_add": lambda x, y: A.index_add(x, 1, INDEX, y[:, :3]),
+    "index_copy": lambda x, y: A.index_copy(x, 1, INDEX, y[:, :3]),
+    "scatter": lambda x, y: A.scatter(x[0, 0], 1, INDEX[None], y[0, 0]),
+    "scatter_add": lambda x, y: A.scatter_add(x[0, 0], 1, INDEX[None], y[0, 0]),
+    "scatter_reduce": lambda x, y: A.scatter_reduce(x[0, 0], 1, INDEX[None], y[0, 0], "sum"),
+    "index_reduce": lambda x, y: A.index_reduce(x, 1, INDEX, y[:, :3], "amax"),
+    "masked_scatter": lambda x, y: A.masked_scatter(x, MASK, y),
+    "slice_scatter": lambda x, y: A.slice_scatter(x, y[:, :2], 1, 1, 3),
+    "select_scatter": lambda x, y: A.select_scatter(x, y[:, 0], 1, 2),
+    "diagonal_scatter": lambda x, y: A.diagonal_scatter(x[0, 0], y[0, 0, 0]),
+    "index_fill": lambda x, y: A.index_fill(x, 1, INDEX, 0.0),
+    "block_diag": lambda x, y: A.block_diag([x[0, 0], y[0, 0]]),
+    "cartesian_prod": lambda x, y: A.cartesian_prod([x[0, 0, 0], y[0, 0, 0]]),
+    # norms
+    "batch_norm": lambda x: A.batch_norm(x, *PER_CHANNEL, *RUNNING, True, 0.1, 1e-12, False),
+    "native_batch_norm": lambda x: A.native_batch_norm(x, *PER_CHANNEL, *RUNNING, True, 0.1, 1e-12)[0],
+    "_native_batch_norm_legit": lambda x: A._native_batch_norm_legit(x, *PER_CHANNEL, *RUNNING, True, 0.1, 1e-12)[0],
+    "_native_batch_norm_legit_functional": lambda x: A._native_batch_norm_legit_functional(
+        x, *PER_CHANNEL, *RUNNING, True, 0.1, 1e-12
+    )[0],
+    "_batch_norm_impl_index": lambda x: A._batch_norm_impl_index(x, *PER_CHANNEL, *RUNNING, True, 0.1, 1e-12, False)[0],
+    "_batch_norm_with_update": lambda x: A._batch_norm_with_update(x, *PER_CHANNEL, *RUNNING, 0.1, 1e-12)[0],
+    "layer_norm": lambda x: A.layer_norm(x, [6], None, None, 1e-12),
+    "native_layer_norm": lambda x: A.native_layer_norm(x, [6], None, None, 1e-12)[0],
+    "group_norm": lambda x: A.group_norm(x, 2, *PER_CHANNEL, 1e-12),
+    "native_group_norm": lambda x: A.native_group_norm(x, *PER_CHANNEL, 2, 4, 36, 2, 1e-12)[0],
+    "instance_norm": lambda x: A.instance_norm(x, *PER_CHANNEL, None, None, True, 0.1, 1e-12, False),
+    "rms_norm": lambda x: A.rms_norm(x, [6], None, 1e-12),
+    "_fused_rms_norm": lambda x: A._fused_rms_norm(x, [6], None, 1e-12)[0],
+    # saturated
+    "softmax": lambda x: A.softmax(x, 1),
+    "_softmax": lambda x: A._softmax(x, 1, False),
+    "_safe_softmax": lambda x: A._safe_softmax(x, 1),
+    "log_softmax": lambda x: A.log_softmax(x, 1),
+    "_log_softmax": lambda x: A._log_softmax(x, 1, False),
+    "log_sigmoid_forward": lambda x: A.log_sigmoid_forward(x)[0],
+    **{
+        op: lambda x, op=op: getattr(A, op)(x, Y)
+        for op in [
+            "atan2",
+            "arctan2",
+            "fmod",
+            "remainder",
+            "floor_divide",
+            "heaviside",
+            "logaddexp",
+            "logaddexp2",
+            "mse_loss",
+            "smooth_l1_loss",
+            "huber_loss",
+            "cosine_similarity",
+            "kl_div",
+        ]
+    },
+    **{op: lambda x, op=op: getattr(A, op)(Y, x.abs()) for op in ("xlogy", "special_xlogy")},
+    **{op: lambda x, op=op: getattr(A, op)(x.abs() / 20) for op in ("logit", "special_logit")},
+    "acos": lambda x: A.acos(x / 10),
+    "asin": lambda x: A.asin(x / 10),
+    "logsumexp": lambda x: A.logsumexp(x, [1]),
+    "logcumsumexp": lambda x: A.logcumsumexp(x, 1),
+    "cumprod": lambda x: A.cumprod(x, 1),
+    "bernoulli": lambda x: A.bernoulli(x.sigmoid()),
+    "multinomial": lambda x: A.multinomial(x[0, 0].abs(), 2),
+    "poisson": lambda x: A.poisson(x.abs()),
+    "searchsorted": lambda x: A.searchsorted(Y[0, 0, 0].sort().values, x),
+    "bucketize": lambda x: A.bucketize(x, Y[0, 0, 0].sort().values),
+    "bincount": lambda x: A.bincount((x.abs() * 3).long().flatten()),
+    "unique_dim": lambda x: A.unique_dim(x, 1)[1:],
+    "_unique": lambda x: A._unique(x)[1:],
+    "_unique2": lambda x: A._unique2(x)[1:],
+    "unique_consecutive": lambda x: A.unique_consecutive(x)[1:],
+    "torchvision::nms": lambda x: torch.ops.torchvision.nms(BOXES[:, 1:], x[0, 0, 0, :2], 0.5),
+    "lstm": lambda x: A.lstm(
+        x[0].permute(1, 2, 0), [torch.zeros(1, 6, 7).double()] * 2, cell_once(4), True, 1, 0.0, True, False, False
+    ),
+    "gru": lambda x: A.gru(
+        x[0].permute(1, 2, 0), torch.zeros(1, 6, 7).double(), cell_once(3), True, 1, 0.0, True, False, False
+    ),
+    "rnn_tanh": lambda x: A.rnn_tanh(
+        x[0].permute(1, 2, 0), torch.zeros(1, 6, 7).double(), RNN, True, 1, 0.0, True, False, False
+    ),
+    "lstm_cell": lambda x: A.lstm_cell(x[0, 0, :, :4], [torch.zeros(6, 7).double()] * 2, *cell_once(4)),
+    "gru_cell": lambda x: A.gru_cell(x[0, 0, :, :4], torch.zeros(6, 7).double(), *cell_once(3)),
+    "rnn_tanh_cell": lambda x: A.rnn_tanh_cell(x[0, 0, :, :4], torch.zeros(6, 7).double(), *RNN),
+    "cross_entropy_loss": lambda x: A.cross_entropy_loss(x[0, 0], INDEX.repeat(2)),
+    "binary_cross_entropy": lambda x: A.binary_cross_entropy(x.sigmoid(), Y.sigmoid()),
+    "binary_cross_entropy_with_logits": lambda x: A.binary_cross_entropy_with_logits(x, Y.sigmoid()),
+    "cosine_embedding_loss": lambda x: A.cosine_embedding_loss(x[0, 0], Y[0, 0], torch.ones(6)),
+    # nothing carried
+    "full_like": lambda x: A.full_like(x, 2.0),
+    "randint_like": lambda x: A.randint_like(x, 9),
+    "new_zeros": lambda x: A.new_zeros(x, [3]),
+    "new_ones": lambda x: A.new_ones(x, [3]),
+    "new_full": lambda x: A.new_full(x, [3], 2.0),
+    "fill": lambda x: A.fill(x, 2.0),
+    "geometric": lambda x: A.geometric(x, 0.3),
+}
+ONCE: dict = {}
+OFFSETS, MASKS = draw(2, 18, 6, 6), draw(2, 9, 6, 6).sigmoid()
+
+
+def draw_once(*shape):
+    return ONCE.setdefault(shape, draw(*shape))
+
+
+def cell_once(gates):
+    return ONCE.setdefault(("cell", gates), cell(gates))
