@@ -247,6 +247,7 @@ def main() -> None:
             "epoch": args.num_epochs,
             "train_runtime": round(time.perf_counter() - started, 2),
             "gammas_decaying": sum(decays.values()),
+            "num_processes": accelerator.num_processes,
             **data.results(),
             **metrics,
         }

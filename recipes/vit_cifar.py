@@ -237,7 +237,7 @@ def main() -> None:
     if args.do_train:
         train(trainer, settings_of(args, model_args, data_args, data.name))
     if args.do_eval:
-        metrics = trainer.evaluate() | data.results()
+        metrics = trainer.evaluate() | data.results() | {"num_processes": PartialState().num_processes}
         trainer.log_metrics("eval", metrics)
         trainer.save_metrics("eval", metrics)
     write_model_card(trainer, model_args, data)

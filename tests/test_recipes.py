@@ -240,11 +240,12 @@ def test_an_unfinished_checkpoint_is_passed_over_and_other_settings_are_not_resu
 
 @pytest.mark.parametrize("recipe", RUNS)
 def test_accelerate_launches_it_in_two_processes(environment, tmp_path, recipe):
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    # `--cpu --num_processes 2` starts one process (accelerate 1.15): only with several "GPUs" does it start several.
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     run = subprocess.run(
         [*launch, *command(recipe, tmp_path / "out", *DIGITS, *RUNS[recipe])[1:]],
-        env=environment,
+        env=environment | {"ACCELERATE_USE_CPU": "true"},
         capture_output=True,
         text=True,
         timeout=300,
@@ -254,3 +255,4 @@ def test_accelerate_launches_it_in_two_processes(environment, tmp_path, recipe):
     assert run.stdout.count("Test accuracy: ") == 1
     assert {path.name for path in (tmp_path / "out").iterdir()} >= LEFT
     assert results(tmp_path / "out")["eval_samples"] == 40
+    assert results(tmp_path / "out")["num_processes"] == 2
