@@ -36,7 +36,7 @@ def transformers_inputs(model: nn.Module, device: torch.device | str | None = No
     if device is not None:
         facts = replace(facts, device=torch.device(device))
     kwargs = _made(facts)
-    if "input_ids" in kwargs:
+    if "input_ids" in kwargs and kwargs["input_ids"].ndim == 2:
         _put_placeholders(facts, kwargs)
     if "use_cache" in facts.accepts:
         kwargs["use_cache"] = False
@@ -94,6 +94,9 @@ def _put_placeholders(facts: Facts, kwargs: dict[str, Any]) -> None:
         if source not in kwargs or not isinstance(token, int):
             continue
         count = _feature_count(facts, method, source, kwargs)
+        if count and source == "input_features":
+            # Gemma 3n pads what it hears to a length of its own.
+            count = facts.batch * facts.look("audio_soft_tokens_per_image", default=count // facts.batch)
         tokens += [token] * (count // facts.batch)
     placed = facts.integers([tokens] * facts.batch).reshape(facts.batch, len(tokens))
     kwargs["input_ids"] = torch.cat([rows[:, :2], placed, rows[:, 2:]], dim=1)

@@ -210,12 +210,14 @@ def model_from_config(config: Any, architecture: str | None = None) -> nn.Module
     others = sorted(name for name in modeling_auto.__all__ if name.startswith("AutoModel"))
     failure: Exception | None = None
     for name in dict.fromkeys((*_AUTO_CLASSES, *others)):
-        mapping = getattr(getattr(transformers, name, None), "_model_mapping", {})
-        if type(config) not in mapping:
+        auto = getattr(transformers, name, None)
+        mapping = getattr(auto, "_model_mapping", {})
+        if auto is None or type(config) not in mapping:
             continue
         found = mapping[type(config)]
         try:
-            return (found[0] if isinstance(found, tuple) else found)(config)
+            # Where an auto class knows several models for a configuration (DeiT), it does not choose: the first.
+            return found[0](config) if isinstance(found, tuple) else auto.from_config(config)
         except (AttributeError, TypeError) as error:
             # A class that wants another configuration than the auto class says (MusicGen's causal LM): try the next.
             failure = failure or error

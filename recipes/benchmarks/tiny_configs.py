@@ -209,13 +209,22 @@ DEFAULTS: dict[str, Callable[[], PretrainedConfig]] = {
     "dots1": _of("dots1", n_routed_experts=8, n_shared_experts=1, num_experts_per_tok=2),
     "esm": _of("esm", vocab_size=33, pad_token_id=1, mask_token_id=32, position_embedding_type="rotary"),
     "gemma4_assistant": lambda: CONFIG_MAPPING["gemma4_assistant"](
-        text_config=CONFIG_MAPPING["gemma4_text"](hidden_size_per_layer_input=0)
+        text_config=CONFIG_MAPPING["gemma4_text"](hidden_size_per_layer_input=0, vocab_size_per_layer_input=0)
     ),
     "lfm2_moe": _of("lfm2_moe", num_hidden_layers=3, layer_types=["conv", "full_attention", "conv"]),
 }
 """Model types whose configuration has no usable default."""
 
 SPECIAL: dict[str, Callable[[Any], None]] = {
+    "cohere_compass_text": _with(
+        rope_parameters={
+            "full_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        }
+    ),
+    "dbrx": _with(attn_config__rope_theta=10000.0, attn_config__clip_qkv=8.0),
+    "eomt": _with(num_blocks=1),
+    "eomt_dinov3": _with(num_blocks=1),
     "deepseek_v2": _with(num_experts_per_tok=2),
     "hunyuan_v1_dense": _head_dim,
     "hunyuan_v1_moe": _head_dim,

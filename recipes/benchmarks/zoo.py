@@ -26,6 +26,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+START = 60.0
+"""Seconds a fresh child process may take longer with its first model: it imports three libraries."""
 FAMILIES = ("timm", "torchvision", "transformers")
 ROLES = ("trunk", "shortcut", "final", "last", "absorbed", "gate", "unknown")
 
@@ -145,10 +147,12 @@ class Child:
         self.process.start()
         far.close()
         self.source = ""
+        self.grace = START
         self.deadline = 0.0
 
     def start(self, source: str, limit: float) -> None:
-        self.source, self.deadline = source, time.monotonic() + limit
+        self.source, self.deadline = source, time.monotonic() + limit + self.grace
+        self.grace = 0.0
         self.pipe.send(source)
 
     def stop(self) -> None:
