@@ -98,7 +98,12 @@ def untouched(model: nn.Module) -> Iterator[None]:
         if type(value) in (dict, OrderedDict, list, set)
     ]
     configs = {id(config): config for module, _ in saved if (config := getattr(module, "config", None)) is not None}
-    options = [(config, name) for config in configs.values() for name in QUIET_OPTIONS if getattr(config, name, None)]
+    options = [
+        (config, name, value)
+        for config in configs.values()
+        for name in QUIET_OPTIONS
+        if (value := getattr(config, name, None))
+    ]
     python_state, numpy = random.getstate(), sys.modules.get("numpy")
     numpy_state = numpy.random.get_state() if numpy else None
     try:
@@ -108,13 +113,13 @@ def untouched(model: nn.Module) -> Iterator[None]:
                     del hooks[key]
             if state.get("gradient_checkpointing") is True:
                 module.__dict__["gradient_checkpointing"] = False
-        for config, name in options:
+        for config, name, _ in options:
             setattr(config, name, False)
         with torch.random.fork_rng(enabled=True):
             yield
     finally:
-        for config, name in options:
-            setattr(config, name, True)
+        for config, name, value in options:
+            setattr(config, name, value)
         random.setstate(python_state)
         if numpy:
             numpy.random.set_state(numpy_state)

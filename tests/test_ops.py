@@ -1,7 +1,7 @@
 """The table of ops as laws: each row's claim, on random numbers in double precision.
 
-Rows without an entry in `op_calls` are called with `x`, or with `x` and `y` where their effect takes two. A row that can't be called here is in
-`NOT_CALLED` with the reason, so that no row goes unread.
+Rows without an entry in `op_calls` are called with `x`, or with `x` and `y` where their effect takes two. A row that
+can't be called here is in `NOT_CALLED` with the reason, so that no row goes unread.
 """
 
 import math
