@@ -42,6 +42,17 @@ def shuffled_order(model: nn.Module, chance: random.Random) -> None:
             setattr(module, held, dict(chance.sample(items, len(items))))
 
 
+class Wrapped(nn.Module):
+    """What nn.Sequential is, for several inputs."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.module = model
+
+    def forward(self, *inputs):
+        return self.module(*inputs)
+
+
 def said(gamma):
     """All that a record says but the name and the reason, which holds names."""
     return {k: v for k, v in dataclasses.asdict(gamma).items() if k not in ("name", "reason")}
@@ -64,7 +75,7 @@ def test_names_order_and_wrapping_do_not_matter(network, names, order, wraps, ch
     if order:
         shuffled_order(model, chance)
     for _ in range(wraps):
-        model = nn.Sequential(model)
+        model = nn.Sequential(model) if len(network.takes) == 1 else Wrapped(model)
     found = find_gammas(model, network.takes)
     parameters = dict(model.named_parameters())
     assert list(found.names) == [name for name in parameters if name in found]

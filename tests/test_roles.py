@@ -100,6 +100,24 @@ def test_one_path_is_the_third_choice(capfd):
     assert find_gammas(model, torch.zeros(4, 3, 8, 8, device="meta")).counts == {"unknown": 2}
 
 
+class FixedDevice(nn.Module):
+    """XLNet: a tensor made on the CPU wherever the model is."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.fc = nn.LayerNorm(8), nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.fc(self.norm(x) + torch.arange(8, device="cpu"))
+
+
+def test_a_tensor_on_a_fixed_device_breaks_meta_and_says_so():
+    assert find_gammas(FixedDevice(), torch.zeros(2, 8)).counts == {"final": 1}
+    found = find_gammas(FixedDevice().to("meta"), torch.zeros(2, 8, device="meta"))
+    assert found.counts == {"unknown": 1}
+    assert "device" in found["norm.weight"].reason
+
+
 def test_map_survives_json():
     found = roles_of(written.EvoNorm)
     assert GammaMap.from_dict(found.to_dict()) == found

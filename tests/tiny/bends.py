@@ -94,6 +94,23 @@ between("FilledWithOnes", "Other numbers by a mask are not, and no norm takes th
 between("PaddedWithOnes", "Nor numbers beside the image.", False, lambda m, x: F.pad(x, (1, 1, 1, 1), value=1.0))
 
 
+class InstanceNorms(Tiny):
+    """Instance norms cancel per channel and per image: a bias and a factor on all channels, exactly."""
+
+    takes = (image(),)
+    expected = {"norm1.weight": "absorbed exact instance_norm", "norm2.weight": "final instance_norm"}
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.norm1 = conv(3, 6), nn.InstanceNorm2d(6, affine=True)
+        self.conv2, self.norm2 = nn.Conv2d(6, 6, 3), nn.InstanceNorm2d(6, affine=True)
+        self.fc = nn.Linear(6, 5)
+
+    def forward(self, x):
+        x = F.relu(self.norm1(self.conv1(x)))
+        return self.fc(F.relu(self.norm2(self.conv2(x))).mean((2, 3)))
+
+
 class ConcatThenGroup(Tiny):
     """A group norm over concatenated parts cancels their factors jointly, a batch norm each alone."""
 

@@ -77,6 +77,28 @@ class WriteBranchIntoZeros(Tiny):
         return self.fc(self.norm(x + z))
 
 
+class WriteTwice(Tiny):
+    """A view written to twice, by its own name and by what the first write returned."""
+
+    takes = (sequence(),)
+    expected = {"norm0.weight": "absorbed", "norm1.weight": "last", "norm2.weight": "last", "norm.weight": "final"}
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm0, self.fc0 = nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 8)
+        self.norm1, self.norm2, self.norm, self.fc = nn.LayerNorm(8), nn.LayerNorm(8), nn.LayerNorm(8), nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.embed(x)
+        y = self.fc0(self.norm0(x))
+        z = torch.zeros_like(x)
+        first, second = z.chunk(2, 1)
+        first.add_(self.norm1(y)[:, :3]).mul_(2).relu_()
+        second.copy_(self.norm2(y)[:, 3:])
+        second.mul_(3)
+        return self.fc(self.norm(x + z))
+
+
 class Checkpointed(Tiny):
     """Activation checkpointing puts a block into a subgraph."""
 
