@@ -1,18 +1,25 @@
-"""The command line: `gammareg inspect SOURCE`."""
+"""The command line: `gammareg inspect SOURCE`, `gammareg verify SOURCE`."""
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
+
+if TYPE_CHECKING:
+    from hf_gammareg.compare import Comparison
+    from hf_gammareg.gammas import GammaMap
+    from hf_gammareg.measure import Measurement
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -22,47 +29,194 @@ def _program() -> None:
     """Weight decay on normalization gains (gammas), by the role each plays in the residual network."""
 
 
+_Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE", help="timm/NAME, transformers/MODEL_TYPE, torchvision/NAME, a Hub id or a local folder."
+    ),
+]
+_POLICIES = "guidelines, all, none, trainer, timm, iwd, qwen3_next, or roles such as last,absorbed."
+
+
 @app.command()
 def inspect(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE", help="timm/NAME, transformers/MODEL_TYPE, torchvision/NAME, a Hub id or a local folder."
-        ),
-    ],
+    source: _Source,
     output: Annotated[
-        Literal["table", "json"], typer.Option("--format", help="A table for people or JSON for programs.")
+        Literal["table", "json", "csv", "md"],
+        typer.Option("--format", help="A table for people, JSON or CSV for programs, a table for GitHub."),
     ] = "table",
-    policy: Annotated[
-        str,
-        typer.Option(metavar="POLICY", help="guidelines, all, none, trainer, timm, or roles such as last,absorbed."),
-    ] = "guidelines",
+    policy: Annotated[str, typer.Option(metavar="POLICY", help=_POLICIES)] = "guidelines",
     decay: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Gammas that decay in any case.")] = None,
     no_decay: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Gammas that do not decay.")] = None,
     every: Annotated[
         bool, typer.Option("--all", help="One line for each gamma in place of one for each kind.")
     ] = False,
-) -> None:
+    diff: Annotated[
+        str | None, typer.Option(metavar="POLICY", help="Only the gammas that this policy treats otherwise.")
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw the blocks and their gammas: .svg or .png.")
+    ] = None,
+    lock: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the roles and decisions down.")] = None,
+    check: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Compare with a lock; differences are status 1.")
+    ] = None,
+) -> int:
     """Show the role of each gamma of a model, and whether weight decay touches it.
 
     The model is built from its configuration; no weights are read.
     """
     with _quiet():
+        from hf_gammareg import lock as locks
+        from hf_gammareg.compare import Comparison
+        from hf_gammareg.errors import GammaRegError
+        from hf_gammareg.picture import check_picture, draw
         from hf_gammareg.policy import decide, find_rule
-        from hf_gammareg.report import gamma_rows, table_text
         from hf_gammareg.roles import find_gammas
         from hf_gammareg.sources import load_source
 
-        find_rule(policy)  # a typo is told before a model is built
+        # What can be told before a model is built is told at once.
+        find_rule(policy)
+        if diff is not None:
+            find_rule(diff)
+        if check and (lock or diff):
+            other = "--lock" if lock else "--diff"
+            raise GammaRegError(f"Expected --check without {other}, found both. Run one after the other.")
+        if picture:
+            check_picture(picture)
+        locked = locks.read_lock(check) if check else None
         loaded = load_source(source)
-        gammas = find_gammas(loaded.model, (loaded.args, loaded.kwargs))
-        decays = decide(gammas, loaded.model, policy, decay=decay or (), no_decay=no_decay or ())
+        model, inputs = loaded.model, (loaded.args, loaded.kwargs)
+        gammas = find_gammas(model, inputs)
+        decays = decide(gammas, model, policy, decay=decay or (), no_decay=no_decay or ())
+        if picture:
+            draw(picture, model, inputs, decays=decays, title=f"{source}, policy {policy}")
+        now = locks.lock_dict(gammas, decays, model, source=source, policy=policy)
+        if lock:
+            locks.write_lock(lock, now)
+        changes = locks.differences(locked, now) if locked is not None else []
+        if diff is not None:
+            found = Comparison(
+                gammas=gammas,
+                model=type(model).__name__,
+                policy=policy,
+                diff=diff,
+                decays=decays,
+                diff_decays=decide(gammas, model, diff),
+            )
+    if locked is not None:
+        print("\n".join(changes) or f"{len(gammas)} gammas as in {check} ({locked['library']}, now {now['library']}).")
+    elif diff is not None:
+        print(_difference(source, found, output, every))
+    else:
+        print(_inspection(source, policy, gammas, decays, output, every))
+    return 1 if changes else 0
+
+
+def _inspection(
+    source: str, policy: str, gammas: GammaMap, decays: Mapping[str, bool], output: str, every: bool
+) -> str:
+    from hf_gammareg.formats import csv_text, markdown_lines
+    from hf_gammareg.report import ROW_FIELDS, closing_lines, gamma_rows, table_rows, table_text
+
     if output == "json":
         rows = gamma_rows(gammas, decays)
-        text = json.dumps({"source": source, "policy": policy, "gammas": rows, "counts": gammas.counts}, indent=2)
+        return json.dumps({"source": source, "policy": policy, "gammas": rows, "counts": gammas.counts}, indent=2)
+    if output == "csv":
+        return csv_text(ROW_FIELDS, gamma_rows(gammas, decays))
+    if output == "md":
+        lines = markdown_lines(["decays"], table_rows(gammas, [decays], every=every))
+        return "\n".join([f"{source}, policy {policy}", "", *lines, *closing_lines(gammas, decays)])
+    return f"{source}, policy {policy}\n\n{table_text(gammas, decays, every=every)}"
+
+
+def _difference(source: str, found: Comparison, output: str, every: bool) -> str:
+    from hf_gammareg.formats import csv_text, markdown_lines
+    from hf_gammareg.report import plain_table, table_rows
+
+    if output == "json":
+        return json.dumps(found.to_dict(source), indent=2)
+    if output == "csv":
+        return csv_text(("name", "role", "kind", "decays", "diff_decays", "reason"), found.rows())
+    rows = table_rows(found.differing, [found.decays, found.diff_decays], every=every)
+    lines = (markdown_lines if output == "md" else plain_table)([found.policy, found.diff], rows)
+    return "\n".join([f"{source}, policy {found.policy} against {found.diff}", "", *lines, found.sentence])
+
+
+@app.command()
+def verify(
+    source: _Source,
+    output: Annotated[
+        Literal["table", "json"], typer.Option("--format", help="A table for people or JSON for programs.")
+    ] = "table",
+    sample: Annotated[bool, typer.Option("--sample", help="One gamma of each place and role, not all.")] = False,
+) -> int:
+    """Measure where each gamma's scale goes on the randomly initialised model, and compare it with its role.
+
+    Exit status 1 if any gamma disagrees.
+    """
+    terminal = sys.stderr
+    with _quiet(), _progress(terminal) as progress:
+        import torch
+
+        from hf_gammareg import find_gammas, measure
+        from hf_gammareg.sources import load_source
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            loaded = load_source(source, device="cpu")
+        inputs = (loaded.args, loaded.kwargs)
+        gammas = find_gammas(loaded.model, inputs)
+        names = measure.sample(gammas) if sample else None
+        found = measure.verify(loaded.model, inputs, gammas=gammas, names=names, progress=progress)
+    disagreeing = [measured for measured in found if not measured.agrees]
+    if output == "json":
+        rows = [dataclasses.asdict(measured) | {"role": str(measured.role)} for measured in found]
+        data = {"source": source, "gammas": rows, "measured": len(found), "disagreements": len(disagreeing)}
+        print(json.dumps(data | {"unknown": len(gammas.by_role("unknown"))}, indent=2))
     else:
-        text = f"{source}, policy {policy}\n\n{table_text(gammas, decays, every=every)}"
-    print(text)
+        print(_measurements(source, gammas, found, disagreeing))
+    return 1 if disagreeing else 0
+
+
+def _measurements(
+    source: str, gammas: GammaMap, found: Sequence[Measurement], disagreeing: Sequence[Measurement]
+) -> str:
+    from hf_gammareg.gammas import Role
+    from hf_gammareg.report import Row, plain_table
+
+    rows = [
+        Row(
+            role=str(measured.role),
+            decisions=(measured.measured,),
+            pattern=measured.name,
+            count=1,
+            reason=_moved(measured) + gammas[measured.name].reason,
+        )
+        for measured in disagreeing
+    ]
+    unknown = len(gammas.by_role(Role.UNKNOWN))
+    told = f"{len(disagreeing) or 'no'} disagreement" + ("" if len(disagreeing) == 1 else "s")
+    skipped = f", {unknown} of unknown role not measured" if unknown else ""
+    line = f"{source}: {len(found)} of {len(gammas)} gammas measured, {told}{skipped}."
+    return "\n".join([*plain_table(["measured"], rows), line])
+
+
+def _moved(measured: Measurement) -> str:
+    return "" if measured.moved is None else f"The output moves by {measured.moved:.1e} of its spread. "
+
+
+@contextmanager
+def _progress(terminal: TextIO) -> Iterator[Callable[[Sequence[str]], Iterable[str]]]:
+    """A progress bar over names, on a terminal; nothing anywhere else."""
+    if not terminal.isatty():
+        yield iter
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(file=terminal), transient=True) as progress:
+        yield lambda names: progress.track(names, description="measuring")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -72,7 +226,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: words after the program's name; default: those of the process.
 
     Returns:
-        The exit status: 0, or 2 after an error, which is one line on stderr.
+        The exit status: 0; 1 where `--check` or `verify` found differences; 2 after an error, which is one line on
+        stderr.
     """
     try:
         return app(arguments, prog_name="gammareg", standalone_mode=False) or 0

@@ -19,12 +19,14 @@ from hf_gammareg.names import place
 from hf_gammareg.ops import Effect
 from hf_gammareg.replay import Replay, call
 from hf_gammareg.residual import Ancestry, Sum, find_sums
-from hf_gammareg.roles import arguments, find_gammas
+from hf_gammareg.roles import arguments, decided_later, find_gammas
 
 FACTORS = (2.0**8, 2.0**14)
 """Two large factors: past them GELU and SiLU are ReLU, sigmoid is a step, and biases do not count."""
 CARRIES = 0.3
 """A value whose size grows as c to a power above this carries the factor."""
+TINY = 0.01
+"""A parameter all below this (a LayerScale that starts at 1e-6) would hide what comes through it, and is drawn anew."""
 TOLERANCE = 1e-4
 """How much of its spread the output may move under an `absorbed` and `exact` gamma that is doubled."""
 
@@ -37,7 +39,8 @@ class Measurement:
     role: Role
     """What the analysis of the graph says."""
     measured: str
-    """Where the factor arrived: `skip`, `output`, `branch`, `cancelled`, `saturated`, or `nowhere`."""
+    """Where the factor arrived: `skip`, `output` (or something that saturates on the way there, after all that could
+    decide otherwise: a pooler's tanh), `branch`, `cancelled`, `saturated`, or `nowhere`."""
     agrees: bool
     moved: float | None
     """For `absorbed` and `exact` gammas: largest change of an output in units of its spread when doubled."""
@@ -48,7 +51,7 @@ class Measurement:
 MEASURED = {
     Role.TRUNK: ("skip",),
     Role.SHORTCUT: ("skip",),
-    Role.FINAL: ("output", "saturated"),
+    Role.FINAL: ("output",),
     Role.LAST: ("branch",),
     Role.ABSORBED: ("cancelled",),
     Role.GATE: ("saturated",),
@@ -124,6 +127,7 @@ class _Lab:
         self.replay, self.betas = replay, betas
         self.nodes: dict[str, Node] = {node.name: node for node in replay.graph.nodes if node.name}
         sums, _ = find_sums(replay.graph, Ancestry(replay.graph))
+        self.decided_later = decided_later(replay.graph, sums)
         self.sums: dict[str, Sum] = {
             total.node.name: total for total in sums.values() if total.is_residual() and total.node.name
         }
@@ -168,7 +172,8 @@ class _Lab:
                 lanes[0][step.name], lanes[1][step.name] = first, second
             elif node and node.tensor and not node.effect(Effect.VIEW) and _carried(touched, powers):
                 cancels = node.effect(Effect.NORM, Effect.QUOTIENT, Effect.PRODUCT)
-                ends.setdefault("cancelled" if cancels else "saturated", node.module)
+                squashed = "saturated" if self.decided_later[node.index] else "output"
+                ends.setdefault("cancelled" if cancels else squashed, node.module)
         for output in self.replay.outputs:
             if powers.get(output.name, 0.0) > CARRIES:
                 ends["output"] = output.module
@@ -217,7 +222,7 @@ def _double(value: Any) -> Any:
 
 
 def _draw(model: nn.Module, gammas: GammaMap, seed: int) -> None:
-    """Draw gammas around 1 and betas around 0, and put small values where a layer starts at 0."""
+    """Draw gammas around 1 and betas around 0, and put small values where a layer starts at next to nothing."""
     generator = torch.Generator().manual_seed(seed)
     betas = set(_betas(model).values())
     with torch.no_grad():
@@ -227,7 +232,7 @@ def _draw(model: nn.Module, gammas: GammaMap, seed: int) -> None:
                 parameter.copy_(noise - 0.5 if gammas[name].zero_centered else noise + 0.5)
             elif name in betas:
                 parameter.copy_(0.2 * (noise - 0.5))
-            elif not parameter.any():
+            elif parameter.numel() and parameter.abs().max() < TINY:
                 parameter.copy_(0.1 * (noise - 0.5))
 
 

@@ -62,7 +62,39 @@ def timm(gammas: GammaMap, model: nn.Module) -> set[str]:
     return set(gammas.names) & {name for name, parameter in model.named_parameters() if id(parameter) in decayed}
 
 
-POLICIES: dict[str, Rule] = {"guidelines": guidelines, "all": every, "none": none, "trainer": trainer, "timm": timm}
+def iwd(gammas: GammaMap, model: nn.Module) -> set[str]:
+    """Decay the gammas of input norms; not those of output norms, nor of q/k norms and others whose role is `gate`.
+
+    An input norm is one that a weight layer reads before the next residual add (`Gamma.placement`), the one before a
+    model's head included; an output norm reaches the add directly. Gammas of unknown role do not decay.
+
+    Source: Wang et al., "Negligible in Size, Significant in Effect: On Scale Vectors in Large Language Models", arXiv
+    2605.26895. Only its abstract was known when this was written: weight decay on scale vectors helps input norms and
+    harms output norms. Which norm is which, and that q/k norms are neither, is this library's reading.
+    """
+    return {g.name for g in gammas if g.placement == "input" and g.role not in (Role.GATE, Role.UNKNOWN)}
+
+
+def qwen3_next(gammas: GammaMap, model: nn.Module) -> set[str]:
+    """Decay what `guidelines` decays, q/k norms and others whose role is `gate`, and every zero-centred gamma.
+
+    Source: Qwen3-Next, which multiplies by 1 + w in its norms, q/k norms included, and lets weight decay act on w so
+    that the gains of q/k norms do not grow without bound. Where a model has no zero-centred norms, that the q/k norms
+    decay beside those of `guidelines` is this library's reading.
+    """
+    zero_centered = {gamma.name for gamma in gammas if gamma.zero_centered}
+    return guidelines(gammas, model) | zero_centered | {gamma.name for gamma in gammas.by_role(Role.GATE)}
+
+
+POLICIES: dict[str, Rule] = {
+    "guidelines": guidelines,
+    "all": every,
+    "none": none,
+    "trainer": trainer,
+    "timm": timm,
+    "iwd": iwd,
+    "qwen3_next": qwen3_next,
+}
 """The named policies."""
 
 

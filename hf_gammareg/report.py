@@ -6,7 +6,8 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,47 @@ _BOX = "    \n    \n -- \n    \n    \n    \n    \n    \n"
 """rich's SIMPLE_HEAD in ASCII."""
 
 
+ROW_FIELDS = ("name", "role", "kind", "decays", "exact", "placement", "zero_centered", "reason")
+"""What `gammareg inspect` tells of each gamma, to programs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One line of a table: gammas of one role in one kind of place."""
+
+    role: str
+    decisions: tuple[str, ...]
+    """One for each rule: `yes`, `no`, `3 of 4`, `frozen`."""
+    pattern: str
+    count: int
+    reason: str
+
+    @property
+    def names(self) -> str:
+        """The pattern, and how many gammas it stands for."""
+        return self.pattern + (f" x{self.count}" if self.count > 1 else "")
+
+
+def table_rows(gammas: GammaMap, rules: Iterable[Mapping[str, bool]] = (), *, every: bool = False) -> list[Row]:
+    """Group gammas by role and kind of place.
+
+    Args:
+        gammas: the gammas of a model, or some of them.
+        rules: `{parameter name: decays}` of one rule or several, for a decision each.
+        every: one row for each gamma, in model order.
+    """
+    return [
+        Row(
+            role=str(members[0].role),
+            decisions=tuple(_decision(members, decays) for decays in rules),
+            pattern=pattern([gamma.name for gamma in members]),
+            count=len(members),
+            reason=_short(members[0].reason),
+        )
+        for members in (([gamma] for gamma in gammas) if every else _groups(gammas))
+    ]
+
+
 def table_text(gammas: GammaMap, decays: Mapping[str, bool] | None = None, *, every: bool = False) -> str:
     """Write the gammas of a model as a table of plain text, one row per role and kind of place.
 
@@ -32,18 +74,27 @@ def table_text(gammas: GammaMap, decays: Mapping[str, bool] | None = None, *, ev
     Returns:
         Lines of at most `WIDTH` columns without colour codes; the last ones count the roles and name the doubts.
     """
+    rules = [] if decays is None else [decays]
+    lines = plain_table(["decays"] * len(rules), table_rows(gammas, rules, every=every))
+    return "\n".join([*lines, *closing_lines(gammas, decays)])
+
+
+def plain_table(rules: Sequence[str], rows: Sequence[Row]) -> list[str]:
+    """Lines of a table of at most `WIDTH` columns, and an empty one; none without rows.
+
+    Args:
+        rules: headers of the columns of decisions.
+        rows: from `table_rows`.
+    """
     from rich.box import Box
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=Box(_BOX, ascii=True), show_edge=False, pad_edge=False)
-    for header in ["role", *([] if decays is None else ["decays"]), "gammas", "why"]:
+    for header in ["role", *rules, "gammas", "why"]:
         table.add_column(header, overflow="fold", min_width=len(header))
-    for members in ([gamma] for gamma in gammas) if every else _groups(gammas):
-        count = f" x{len(members)}" if len(members) > 1 else ""
-        decision = [] if decays is None else [_decision(members, decays)]
-        names = pattern([gamma.name for gamma in members]) + count
-        table.add_row(str(members[0].role), *decision, names, _short(members[0].reason))
+    for row in rows:
+        table.add_row(row.role, *row.decisions, row.names, row.reason)
     buffer = StringIO()
     console = Console(
         file=buffer,
@@ -55,8 +106,7 @@ def table_text(gammas: GammaMap, decays: Mapping[str, bool] | None = None, *, ev
         emoji=False,
     )
     console.print(table)
-    lines = [*(line.rstrip() for line in buffer.getvalue().splitlines()), ""] if len(gammas) else []
-    return "\n".join([*lines, *_footer(gammas, decays)])
+    return [*(line.rstrip() for line in buffer.getvalue().splitlines()), ""] if rows else []
 
 
 def _groups(gammas: GammaMap) -> Iterable[list[Gamma]]:
@@ -76,7 +126,8 @@ def _decision(members: list[Gamma], decays: Mapping[str, bool]) -> str:
     return "yes" if all(found) else f"{sum(found)} of {len(found)}" if any(found) else "no"
 
 
-def _footer(gammas: GammaMap, decays: Mapping[str, bool] | None) -> list[str]:
+def closing_lines(gammas: GammaMap, decays: Mapping[str, bool] | None = None) -> list[str]:
+    """What stands below a table: how many gammas of which role, how many decay, and what is to be doubted."""
     if not len(gammas):
         return [f"No gammas: this model has no normalization layer with a gain. Graph: {gammas.source}."]
     deciding = f"; {sum(decays.values())} of them decay" if decays is not None else ""
@@ -140,10 +191,9 @@ def summary_line(
 
 def gamma_rows(gammas: GammaMap, decays: Mapping[str, bool]) -> list[dict[str, Any]]:
     """One plain dictionary for each gamma, in model order: what `gammareg inspect --format json` lists."""
-    fields = ("kind", "decays", "exact", "placement", "zero_centered", "reason")
     return [
-        {"name": gamma.name, "role": str(gamma.role)}
-        | {field: decays[gamma.name] if field == "decays" else getattr(gamma, field) for field in fields}
+        {field: getattr(gamma, field, None) for field in ROW_FIELDS}
+        | {"role": str(gamma.role), "decays": decays[gamma.name]}
         for gamma in gammas
     ]
 
@@ -172,9 +222,14 @@ def write_report(
     Returns:
         The path written to.
     """
+    text = json.dumps(report_dict(gammas, decays, policy=policy, **settings), indent=2) + "\n"
+    return write_whole(path, text)
+
+
+def write_whole(path: str | Path, text: str) -> Path:
+    """Write a text file, whole or not at all, in a folder that is made where it is missing."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(report_dict(gammas, decays, policy=policy, **settings), indent=2) + "\n"
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         unfinished.write_text(text, encoding="utf-8")

@@ -109,7 +109,7 @@ class _Walker:
             total = sums.get(node.index)
             for read in total.operands if total else node.inputs:
                 self.readers.setdefault(read.index, []).append(node)
-        self.decided_later = _decided_later(graph, sums)
+        self.decided_later = decided_later(graph, sums)
 
     def walk(self, site: Site) -> Use:
         scales: dict[int, Scale] = {site.node.index: Scale()}
@@ -179,7 +179,7 @@ def _returned(graph: Graph) -> list[bool]:
     return returned
 
 
-def _decided_later(graph: Graph, sums: Mapping[int, Sum]) -> list[bool]:
+def decided_later(graph: Graph, sums: Mapping[int, Sum]) -> list[bool]:
     """By node: whether it, or something after it, multiplies activations, normalises or is a residual sum."""
     later = [False] * len(graph.nodes)
     for node in reversed(graph.nodes):
