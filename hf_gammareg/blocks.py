@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -121,8 +121,8 @@ class _Region:
         return bool(after_fork and self.ancestry.of(self.sides[side]) >> index & 1)
 
 
-def collapse(blocks: Sequence[Block], few: int = FEW) -> list[Run]:
-    """Find consecutive blocks, or groups of them, that differ in one number of their names.
+def collapse(blocks: Sequence[Block], looks: Mapping[str, Hashable] | None = None, *, few: int = FEW) -> list[Run]:
+    """Find consecutive blocks, or groups of them, that look alike and differ in one number of their names.
 
     >>> blocks = [Block(lanes=((), (f"blocks.{i}.norm.weight",)), module=f"blocks.{i}") for i in range(3)]
     >>> [(run.labels, run.count) for run in collapse(blocks, few=0)]
@@ -130,6 +130,7 @@ def collapse(blocks: Sequence[Block], few: int = FEW) -> list[Run]:
 
     Args:
         blocks: in order of computation.
+        looks: by gamma what is drawn of it; blocks whose gammas differ in it are not repeated.
         few: up to so many blocks each stands by itself.
     """
     runs: list[Run] = []
@@ -138,7 +139,7 @@ def collapse(blocks: Sequence[Block], few: int = FEW) -> list[Run]:
         period, count, place = 1, 1, None
         if len(blocks) > few:
             for length in range(1, PERIOD + 1):
-                repeats, counted = _repeats(blocks[start:], length)
+                repeats, counted = _repeats(blocks[start:], length, looks or {})
                 if repeats >= REPEATS and repeats * length > count * period:
                     period, count, place = length, repeats, counted
         first = tuple(blocks[start : start + period])
@@ -149,12 +150,12 @@ def collapse(blocks: Sequence[Block], few: int = FEW) -> list[Run]:
     return runs
 
 
-def _repeats(blocks: Sequence[Block], period: int) -> tuple[int, int | None]:
+def _repeats(blocks: Sequence[Block], period: int, looks: Mapping[str, Hashable]) -> tuple[int, int | None]:
     """How often the first blocks are repeated, and which number of their names counts them."""
     count, place = 1, None
     while period * (count + 1) <= len(blocks):
         before, after = (blocks[period * (count + k - 1) :][:period] for k in (0, 1))
-        steps = [_step(a, b) for a, b in zip(before, after, strict=True)]
+        steps = [_step(a, b, looks) for a, b in zip(before, after, strict=True)]
         places = {step for step in steps if step is not None and step >= 0}
         if None in steps or len(places) > 1 or (place is not None and places - {place}):
             break
@@ -163,17 +164,27 @@ def _repeats(blocks: Sequence[Block], period: int) -> tuple[int, int | None]:
     return count, place
 
 
-def _step(a: Block, b: Block) -> int | None:
-    """Which number of their names two blocks differ in; -1 if in none, None if in more or in anything else."""
-    if [len(lane) for lane in a.lanes] != [len(lane) for lane in b.lanes]:
+def _step(a: Block, b: Block, looks: Mapping[str, Hashable]) -> int | None:
+    """Which number of their paths two blocks differ in; -1 if in none, None if in more or in anything else."""
+    alike = [[looks.get(name) for name in block.names] for block in (a, b)]
+    if [len(lane) for lane in a.lanes] != [len(lane) for lane in b.lanes] or alike[0] != alike[1]:
         return None
     differing: set[int] = set()
     for first, second in zip((*a.names, a.module), (*b.names, b.module), strict=True):
-        left, right = re.split(r"(\d+)", first), re.split(r"(\d+)", second)
+        left, right = _pieces(first), _pieces(second)
         if len(left) != len(right) or left[::2] != right[::2]:
             return None
         differing |= {i for i, (one, other) in enumerate(zip(left[1::2], right[1::2], strict=True)) if one != other}
     return None if len(differing) > 1 else differing.pop() if differing else -1
+
+
+def _pieces(path: str) -> list[str]:
+    """A path at its numbers: text and numbers in turn. A layer's own number, as in bn1 and bn2, counts nothing."""
+    *above, layer, parameter = ["", "", *path.split(".")]
+    if layer.isdigit() or parameter not in ("weight", "scale", "gamma"):
+        return re.split(r"(\d+)", path)
+    *pieces, last = re.split(r"(\d+)", ".".join(above[2:]))
+    return [*pieces, f"{last}.{layer}.{parameter}"]
 
 
 def _label(first: str, last: str, place: int | None) -> str:

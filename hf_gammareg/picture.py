@@ -51,8 +51,8 @@ def draw(
     """Draw a model's blocks with each gamma coloured by its role.
 
     The main line is the identity path; above it stand the branches of each residual sum. A projection shortcut's norm
-    stands on the main line inside its block. Consecutive blocks that differ in one number of their names are drawn
-    once, with their count, where there are many.
+    stands on the main line inside its block. Consecutive blocks that look alike and differ in one number of their
+    names are drawn once, with their count, where there are many.
 
     Args:
         path: a file to write, `.svg` or `.png`.
@@ -80,7 +80,8 @@ def draw(
         ) from error
     ancestry = Ancestry(graph)
     sums, _ = find_sums(graph, ancestry)
-    runs = collapse(find_blocks(sums.values(), find_sites(graph), ancestry))
+    looks = {gamma.name: (gamma.role, decays is not None and decays[gamma.name]) for gamma in gammas}
+    runs = collapse(find_blocks(sums.values(), find_sites(graph), ancestry), looks)
     figure = Sheet(gammas, decays, title).figure(runs)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

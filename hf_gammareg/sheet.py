@@ -210,7 +210,7 @@ def _cell(block: Block, label: str) -> _Cell:
 def _short(name: str, block: Block) -> str:
     """A gamma's name inside its block; nothing for one whose whole path is the label."""
     path = re.sub(r"\.?weight$", "", name)
-    return _cut(path.removeprefix(block.prefix).lstrip("."), 18) if path != block.label else ""
+    return _cut(path.removeprefix(block.prefix).lstrip("."), 28) if path != block.label else ""
 
 
 def _cut(text: str, limit: int) -> str:

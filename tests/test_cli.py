@@ -1,16 +1,18 @@
 """The command line: its two streams and its exit status."""
 
+import csv
 import json
 import logging
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import pytest
 import timm
 
 from hf_gammareg import cli, find_gammas
-from hf_gammareg.gammas import Role
+from hf_gammareg.gammas import GammaMap, Role
 
 SOURCE = "timm/test_vit"
 COUNTS = {"final": 1, "last": 12}
@@ -39,6 +41,117 @@ def test_json_is_all_there_is(gammareg):
         assert row["role"] == gamma.role
         assert row["decays"] is (gamma.role is Role.LAST)
         assert all(row[field] == getattr(gamma, field) for field in list(row) if field != "decays")
+
+
+def test_csv_has_a_row_for_each_gamma(gammareg):
+    status, out, err = gammareg("inspect", SOURCE, "--format", "csv")
+    assert (status, err) == (0, "")
+    rows = list(csv.DictReader(out.splitlines()))
+    described = json.loads(gammareg("inspect", SOURCE, "--format", "json")[1])["gammas"]
+    words = {True: "true", False: "false", None: ""}
+    expected = [{k: words[v] if v is None or isinstance(v, bool) else v for k, v in row.items()} for row in described]
+    assert rows == expected
+
+
+def test_markdown_is_a_table(gammareg):
+    status, out, err = gammareg("inspect", SOURCE, "--format", "md")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[2:5] == [
+        "| role | decays | gammas | why |",
+        "| --- | --- | --- | --- |",
+        "| final | no | `norm.weight` | Reaches the output through `head`, normalised by nothing on the way. |",
+    ]
+    assert lines[5].startswith("| last | yes | `blocks.*.norm1.weight` ×6 | Reaches")
+    assert lines[-1].startswith("13 gammas: 1 final, 12 last; 12 of them decay.")
+    every = gammareg("inspect", SOURCE, "--format", "md", "--all")[1].splitlines()
+    assert sum(line.startswith("| ") for line in every) == 13 + 2
+
+
+DIFF = (
+    "Trainer would decay none of the 13 gammas of this VisionTransformer; policy 'guidelines' decays 12, all of them "
+    "last. They differ on 12 of 13."
+)
+
+
+def test_diff_says_what_another_rule_would_do(gammareg):
+    status, out, err = gammareg("inspect", SOURCE, "--diff", "trainer")
+    assert (status, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[2].split() == ["role", "guidelines", "trainer", "gammas", "why"]
+    assert lines[4].split()[:5] == ["last", "yes", "no", "blocks.*.norm1.weight", "x6"]
+    assert lines[-1] == DIFF
+    assert "norm.weight" not in {word for line in lines for word in line.split()}
+
+
+def test_diff_counts_shortcuts(gammareg):
+    out = gammareg("inspect", "timm/resnet18", "--diff", "trainer")[1]
+    assert out.splitlines()[-1] == (
+        "Trainer would decay 20 gammas of this ResNet, 1 of them trunk and 3 shortcuts; policy 'guidelines' decays 16. "
+        "They differ on 4 of 20."
+    )
+
+
+def test_diff_for_programs(gammareg):
+    data = json.loads(gammareg("inspect", SOURCE, "--diff", "all", "--format", "json")[1])
+    assert list(data) == ["source", "policy", "diff", "gammas", "counts", "decays", "summary"]
+    (row,) = data["gammas"]
+    assert (row["name"], row["decays"], row["diff_decays"]) == ("norm.weight", False, True)
+    assert data["decays"] == {"guidelines": 12, "all": 13}
+    (row,) = csv.DictReader(gammareg("inspect", SOURCE, "--diff", "all", "--format", "csv")[1].splitlines())
+    assert (row["name"], row["decays"], row["diff_decays"]) == ("norm.weight", "false", "true")
+    same = gammareg("inspect", SOURCE, "--diff", "last")[1]
+    assert same.splitlines()[-1].endswith("They agree on every gamma.")
+    assert len(same.splitlines()) == 3
+
+
+def test_lock_and_check(gammareg, tmp_path):
+    path = str(tmp_path / "roles.lock.json")
+    status, out, err = gammareg("inspect", SOURCE, "--lock", path)
+    assert (status, err) == (0, "")
+    assert out == gammareg("inspect", SOURCE)[1]
+    status, out, err = gammareg("inspect", SOURCE, "--check", path)
+    assert (status, err) == (0, "")
+    assert out.startswith(f"13 gammas as in {path} (timm {timm.__version__}")
+    status, out, err = gammareg("inspect", SOURCE, "--check", path, "--no-decay", "blocks.3.norm1.weight")
+    assert (status, err) == (1, "")
+    assert out == "decision changed: blocks.3.norm1.weight: decays -> does not decay\n"
+
+
+def test_picture_beside_the_table(gammareg, tmp_path):
+    path = tmp_path / "vit.png"
+    status, out, err = gammareg("inspect", SOURCE, "--picture", str(path))
+    assert (status, err, out) == (0, "", gammareg("inspect", SOURCE)[1])
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_verify_agrees(gammareg):
+    status, out, err = gammareg("verify", SOURCE, "--sample")
+    assert (status, err) == (0, "")
+    assert out == f"{SOURCE}: 3 of 13 gammas measured, no disagreements.\n"
+
+
+def test_verify_tells_a_disagreement(gammareg, monkeypatch):
+    from hf_gammareg import roles
+
+    find = roles.find_gammas
+
+    def wrong(model, inputs=None):
+        found = find(model, inputs)
+        kept = (replace(g, role=Role.TRUNK) if g.name == "norm.weight" else g for g in found)
+        return GammaMap(gammas=tuple(kept), source=found.source)
+
+    monkeypatch.setattr("hf_gammareg.roles.find_gammas", wrong)
+    status, out, err = gammareg("verify", SOURCE, "--sample")
+    assert (status, err) == (1, "")
+    assert out.splitlines()[0].split() == ["role", "measured", "gammas", "why"]
+    assert out.splitlines()[2].split()[:3] == ["trunk", "output", "norm.weight"]
+    assert out.splitlines()[-1] == f"{SOURCE}: 3 of 13 gammas measured, 1 disagreement."
+    status, out, err = gammareg("verify", SOURCE, "--sample", "--format", "json")
+    assert (status, err) == (1, "")
+    data = json.loads(out)
+    assert (data["measured"], data["disagreements"], data["unknown"]) == (3, 1, 0)
+    assert [row["name"] for row in data["gammas"] if not row["agrees"]] == ["norm.weight"]
 
 
 def decayed(out):
@@ -85,6 +198,12 @@ def test_table(gammareg):
         (["inspect", "transformers/no_such_type"], "'no_such_type'"),
         (["inspect", "./no/such/folder"], "no/such/folder"),
         (["inspect", ""], "Expected"),
+        (["inspect", SOURCE, "--diff", "guideline"], "found 'guideline'"),
+        (["inspect", SOURCE, "--picture", "a.pdf"], "'a.pdf'"),
+        (["inspect", SOURCE, "--check", "no/such.json"], "'no/such.json' to be a lock file"),
+        (["inspect", SOURCE, "--check", "a.json", "--lock", "b.json"], "without --lock, found both"),
+        (["inspect", SOURCE, "--check", "a.json", "--diff", "all"], "without --diff, found both"),
+        (["verify", "timm/no_such_model"], "'no_such_model'"),
     ],
 )
 def test_an_error_is_one_line_on_stderr_and_status_2(words, message, gammareg):

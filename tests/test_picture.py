@@ -81,6 +81,17 @@ def test_blocks_that_differ_in_more_than_a_number_are_not_repeated():
     assert [run.count for run in collapse(twice, few=0)] == [1, 1, 1]
 
 
+def test_gammas_of_other_roles_are_not_drawn_as_one():
+    layers = [block(f"h.{i}.ln.weight") for i in range(6)]
+    looks = {name: "last" if i < 3 else "absorbed" for i, name in enumerate(n for one in layers for n in one.names)}
+    assert [(run.labels, run.count) for run in collapse(layers, looks, few=0)] == [(("h.0-2",), 3), (("h.3-5",), 3)]
+
+
+def test_a_layers_own_number_counts_nothing():
+    norms = [Block(lanes=((f"h.0.bn{i}.weight",),), module=f"h.0.bn{i}") for i in range(3)]
+    assert [run.count for run in collapse(norms, few=0)] == [1, 1, 1]
+
+
 def test_few_blocks_are_all_shown():
     assert [run.count for run in collapse([block(f"a.{i}.x.weight") for i in range(12)])] == [1] * 12
 
@@ -117,7 +128,7 @@ def test_texts_do_not_overlap(tmp_path, monkeypatch):
     figures = []
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
-    for name in ("resnet18", "test_byobnet", "test_vit"):
+    for name in ("test_resnet", "test_byobnet", "test_vit"):
         draw(tmp_path / f"{name}.png", timm.create_model(name), title=name)
         (figure,) = figures
         figure.set_dpi(150)

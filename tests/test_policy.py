@@ -2,13 +2,15 @@
 
 import pytest
 import timm
+import timm.optim
 from torch import nn
-from transformers import Trainer, ViTConfig, ViTForImageClassification
+from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
 
 from hf_gammareg import find_gammas
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.gammas import Gamma, GammaMap, Role
 from hf_gammareg.policy import POLICIES, decide, find_rule, policy_name
+from hf_gammareg.roles import norm_parameters
 
 MODEL = nn.Module()
 
@@ -99,3 +101,101 @@ def test_timm_policy_is_what_timm_does(excluded, decays):
     gamma = Gamma(name="norm.weight", role=Role.FINAL, trainable=True, reason="because", **fields)
     gammas = GammaMap(gammas=(gamma,), source="by hand")
     assert decide(gammas, Matrix(excluded), "timm") == {"norm.weight": decays}
+
+
+def norms_of(*places):
+    fields = {"kind": "rms_norm", "numel": 4, "exact": True, "trainable": True, "reason": "because"}
+    return GammaMap(
+        gammas=tuple(
+            Gamma(name=name, role=Role(role), placement=placement, zero_centered=centred, **fields)
+            for name, role, placement, centred in places
+        ),
+        source="by hand",
+    )
+
+
+def test_iwd_decays_input_norms():
+    gammas = norms_of(
+        ("pre", "last", "input", False),
+        ("post", "last", "output", False),
+        ("inner", "absorbed", "input", False),
+        ("q_norm", "gate", None, False),
+        ("squeeze", "gate", "input", False),
+        ("final", "final", "input", False),
+        ("unseen", "unknown", "input", False),
+    )
+    assert [name for name, decays in decide(gammas, MODEL, "iwd").items() if decays] == ["pre", "inner", "final"]
+
+
+def test_qwen3_next_decays_query_key_norms_and_all_that_are_zero_centred():
+    gammas = norms_of(
+        ("pre", "last", "input", False),
+        ("q_norm", "gate", None, False),
+        ("final", "final", "input", False),
+        ("centred", "final", "input", True),
+        ("stem", "trunk", "output", False),
+    )
+    assert [n for n, decays in decide(gammas, MODEL, "qwen3_next").items() if decays] == ["pre", "q_norm", "centred"]
+
+
+def test_new_policies_on_a_real_decoder():
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    config = Gemma3TextConfig(**NARROW, num_key_value_heads=1, head_dim=16, use_cache=False)
+    model = Gemma3ForCausalLM(config)
+    gammas = find_gammas(model)
+    by_iwd = {name.split(".")[-2] for name, decays in decide(gammas, model, "iwd").items() if decays}
+    assert by_iwd == {"input_layernorm", "pre_feedforward_layernorm", "norm"}
+    assert all(decide(gammas, model, "qwen3_next").values())  # Gemma's norms multiply by 1 + w
+
+
+NARROW = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "vocab_size": 64,
+}
+ENCODERS = ("bert", "roberta", "electra", "deberta-v2", "mpnet", "albert")
+DECODERS = ("llama", "qwen3", "gemma2", "olmo2", "cohere", "gpt_neox", "phi")
+TIMM = (
+    *("test_resnet", "test_vit", "test_convnext", "test_efficientnet", "test_byobnet", "test_maxvit", "test_mambaout"),
+    *("test_efficientnet_gn", "test_efficientnet_ln"),
+)
+
+
+@pytest.fixture(scope="module", params=[*ENCODERS, *DECODERS, *TIMM])
+def sampled(request):
+    """A model, its 1-d parameters, and the gammas among them as far as these policies look at them: by name."""
+    if request.param in TIMM:
+        model = timm.create_model(request.param)
+    else:
+        from transformers import CONFIG_MAPPING, AutoModel
+
+        fields = NARROW | {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+        model = AutoModel.from_config(CONFIG_MAPPING[request.param](**fields))
+    gammas = norms_of(*((name, "unknown", None, False) for name in norm_parameters(model)))
+    assert len(gammas) > 1
+    return model, gammas
+
+
+def decayed_by(optimizer, model):
+    """Names of the parameters that an optimizer decays."""
+    ids = {id(p) for group in optimizer.param_groups if group["weight_decay"] for p in group["params"]}
+    return {name for name, parameter in model.named_parameters() if id(parameter) in ids}
+
+
+def test_policy_trainer_is_what_a_trainers_optimizer_decays(sampled, tmp_path):
+    model, gammas = sampled
+    arguments = TrainingArguments(str(tmp_path), weight_decay=0.1, use_cpu=True, report_to=[])
+    optimizer = Trainer(model, arguments).create_optimizer()
+    expected = decayed_by(optimizer, model) & set(gammas.names)
+    assert {name for name, decays in decide(gammas, model, "trainer").items() if decays} == expected
+
+
+def test_policy_timm_is_what_timms_optimizer_decays(sampled):
+    model, gammas = sampled
+    optimizer = timm.optim.create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.1)
+    decayed = decayed_by(optimizer, model)
+    assert decayed  # it decays something, only no gamma of these
+    assert {name for name, decays in decide(gammas, model, "timm").items() if decays} == decayed & set(gammas.names)

@@ -146,7 +146,8 @@ IMAGES = WIDTHS | {"image_size": 64}
 del IMAGES["vocab_size"], IMAGES["pad_token_id"]
 
 CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("bert", "roberta", "electra", "deberta", "deberta-v2", "modernbert", "mpnet"), WIDTHS),
+    **dict.fromkeys(("bert", "roberta", "electra", "deberta", "deberta-v2", "mpnet"), WIDTHS),
+    "modernbert": WIDTHS | {"bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2},
     "albert": WIDTHS | {"embedding_size": 16},
     "distilbert": {"dim": 48, "hidden_dim": 96, "n_layers": 2, "n_heads": 4, "vocab_size": 128},
     "gpt2": {"n_embd": 48, "n_layer": 2, "n_head": 4, "vocab_size": 128, "bos_token_id": 1, "eos_token_id": 2},
@@ -157,7 +158,7 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
         ("llama", "mistral", "gemma", "gemma2", "gemma3_text", "qwen2", "qwen3", "olmo2", "cohere", "glm4", "granite"),
         GROUPED,
     ),
-    "phi": GROUPED | {"head_dim": None},
+    "phi": WIDTHS | {"num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2},
     "t5": {"d_model": 48, "d_kv": 12, "d_ff": 96, "num_layers": 2, "num_heads": 4, "vocab_size": 128},
     "bart": SEQ2SEQ,
     "marian": SEQ2SEQ,
