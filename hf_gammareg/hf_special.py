@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hf_gammareg.hf_arguments import mel_channels, pixel_values
+from hf_gammareg.hf_arguments import FRAMES, mel_channels, pixel_values
 from hf_gammareg.hf_facts import Facts
 
 
@@ -56,7 +56,7 @@ def _codebooks(facts: Facts) -> dict[str, Any]:
 def _windows(facts: Facts) -> dict[str, Any]:
     """Images that fall into whole windows of whole patches."""
     unit = int(facts.look("patch_size", part="backbone")) * int(facts.look("num_windows", part="backbone"))
-    return {"pixel_values": facts.floats(facts.batch, facts.channels, 4 * unit, 4 * unit)}
+    return {"pixel_values": facts.floats(facts.batch, facts.channels, 8 * unit, 8 * unit)}
 
 
 def _frames(count: int, mels: int | None = None) -> Callable[[Facts], dict[str, Any]]:
@@ -113,6 +113,8 @@ SPECIAL: dict[str, Callable[[Facts], dict[str, Any]]] = {
     "qwen3_asr": _frames(200),
     "siglip2": _siglip2,
     "speecht5": _speecht5,
+    "voxtral_realtime": lambda facts: {"input_ids": facts.ids(facts.batch, FRAMES // 8)},
+    "xmod": lambda facts: {"lang_ids": facts.zeros(facts.batch)},
     "switch_transformers": lambda facts: {"attention_mask": facts.ones(facts.batch, facts.length)},
     "kyutai_speech_to_text": lambda facts: _codes(facts, int(facts.config.num_codebooks) + 1, "input_ids"),
 }

@@ -56,6 +56,10 @@ REACHES = {
 """Fields that name a layer by its number, or switch one off at random, and what they become with two layers."""
 
 
+UNCUT = {"zamba", "zamba2"}
+"""Model types whose layers share weights by their number, so that none can be left out."""
+
+
 def tiny_config(model_type: str) -> PretrainedConfig:
     """The default configuration of a model type, cut to two layers.
 
@@ -72,8 +76,9 @@ def tiny_config(model_type: str) -> PretrainedConfig:
         A configuration that `hf_gammareg.sources.model_from_config` takes.
     """
     config = DEFAULTS.get(model_type, CONFIG_MAPPING[model_type])()
-    for view in nested(config):
-        _cut(view)
+    if model_type not in UNCUT:
+        for view in nested(config):
+            _cut(view)
     _join(config)
     if model_type in SPECIAL:
         SPECIAL[model_type](config)
@@ -211,6 +216,7 @@ DEFAULTS: dict[str, Callable[[], PretrainedConfig]] = {
     "gemma4_assistant": lambda: CONFIG_MAPPING["gemma4_assistant"](
         text_config=CONFIG_MAPPING["gemma4_text"](hidden_size_per_layer_input=0, vocab_size_per_layer_input=0)
     ),
+    "lw_detr": _of("lw_detr", projector_scale_factors=[1.0]),
     "lfm2_moe": _of("lfm2_moe", num_hidden_layers=3, layer_types=["conv", "full_attention", "conv"]),
 }
 """Model types whose configuration has no usable default."""
@@ -229,6 +235,7 @@ SPECIAL: dict[str, Callable[[Any], None]] = {
     "hunyuan_v1_dense": _head_dim,
     "hunyuan_v1_moe": _head_dim,
     "ministral": _head_dim,
+    "voxtral": _with(audio_token_id=24),
     "nemotron": _with(num_key_value_heads=8),
     "qwen2_vl": lambda config: setattr(config.vision_config, "hidden_size", config.text_config.hidden_size),
     "pp_doclayout_v2": _with(class_thresholds=[0.5] * 25, class_order=list(range(25))),
