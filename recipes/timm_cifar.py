@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import passive_threads  # noqa: F401  # isort: skip
+
 import timm
 import torch
 from accelerate import Accelerator, skip_first_batches

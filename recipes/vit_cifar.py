@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import passive_threads  # noqa: F401  # isort: skip
+
 import torch
 import transformers
 from accelerate import PartialState
