@@ -4,9 +4,10 @@
     print(hf_gammareg.find_gammas(model))
     groups = hf_gammareg.param_groups(model, weight_decay=0.05)
 
-The method, in import order: `errors`, `gammas` (records), `ops` (what each op does to a scale, and why),
-`capture` (model to graph), `sites`, `residual`, `roles` (graph to roles), `policy` (roles to decisions),
-`groups` (decisions to optimizer groups), then the front doors `trainer` and `timm`.
+The method, in import order: `errors`, `gammas` (records), `ops` (what each op does to a scale, and why), `graph`,
+`program` and `capture` (model to graph), `scale` (how a factor passes an op), `residual` (where branch and skip
+meet), `sites` (where a gamma multiplies), `roles` (graph to roles), `policy` (roles to decisions), `groups`
+(decisions to optimizer groups), then the front doors `trainer` and `timm`.
 """
 
 from importlib import import_module

@@ -50,7 +50,7 @@ class GammaRegArguments(TrainingArguments):
         metadata={
             "help": "Which normalization gains (gammas) weight decay touches: guidelines (those at the end of a "
             "residual branch and those that a later normalization absorbs), all, none, trainer or timm (what those "
-            "two do by themselves), or roles separated by commas, such as last,absorbed."
+            "two do by themselves), iwd, qwen3_next, or roles separated by commas, such as last,absorbed."
         },
     )
     gamma_weight_decay: float | None = field(

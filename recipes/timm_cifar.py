@@ -48,7 +48,7 @@ def parse_arguments() -> tuple[DataArguments, argparse.Namespace]:
     add("--model", default="resnet18", help="timm's name of the model.")
     add("--pretrained", action="store_true", help="Start from timm's weights.")
     add("--img_size", "--img-size", type=int, help="Side of the input. Default: that of the images, 32 to 224.")
-    add("--policy", default="guidelines", help="Which gammas decay: guidelines, all, none, trainer, timm, or roles.")
+    add("--policy", default="guidelines", help="Which gammas decay: a policy (README) or roles.")
     add("--opt", default="adamw", help="timm's name of the optimizer.")
     add("--lr", type=float, default=1e-3, help="Peak learning rate.")
     add("--weight_decay", "--weight-decay", type=float, default=0.05)
