@@ -70,6 +70,7 @@ class GammaRegArguments(TrainingArguments):
         super().__post_init__()
         find_rule(self.gamma_policy)
         self.gamma_policy = policy_name(self.gamma_policy)
+        self.weight_decay = check_strength("weight_decay", self.weight_decay)
         if self.gamma_weight_decay is not None:
             self.gamma_weight_decay = check_strength("gamma_weight_decay", self.gamma_weight_decay)
         for option in ("gamma_decay", "gamma_no_decay"):

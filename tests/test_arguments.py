@@ -69,6 +69,8 @@ def test_lists_as_a_file_may_hold_them():
         ({"gamma_policy": None}, "Expected a policy"),
         ({"gamma_weight_decay": -0.1}, "`gamma_weight_decay`.*found -0.1"),
         ({"gamma_weight_decay": float("nan")}, "`gamma_weight_decay`.*found nan"),
+        ({"weight_decay": float("nan")}, "`weight_decay`.*found nan"),
+        ({"weight_decay": -0.1}, "`weight_decay`.*found -0.1"),
         ({"gamma_decay": [1]}, r"`gamma_decay` to be a list of patterns .* found \[1\]"),
         ({"gamma_no_decay": {"a": 1}}, "`gamma_no_decay` to be a list of patterns"),
     ],
