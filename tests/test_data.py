@@ -50,6 +50,7 @@ def no_hub(monkeypatch):
     hub_access.hub_problem.cache_clear()
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
     yield
     hub_access.hub_problem.cache_clear()
 
