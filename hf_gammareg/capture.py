@@ -104,8 +104,6 @@ def untouched(model: nn.Module) -> Iterator[None]:
         for name in QUIET_OPTIONS
         if (value := getattr(config, name, None))
     ]
-    python_state, numpy = random.getstate(), sys.modules.get("numpy")
-    numpy_state = numpy.random.get_state() if numpy else None
     try:
         for module, state in saved:
             for hooks in (state["_forward_hooks"], state["_forward_pre_hooks"]):
@@ -115,14 +113,11 @@ def untouched(model: nn.Module) -> Iterator[None]:
                 module.__dict__["gradient_checkpointing"] = False
         for config, name, _ in options:
             setattr(config, name, False)
-        with torch.random.fork_rng(enabled=True):
+        with same_random_state():
             yield
     finally:
         for config, name, value in options:
             setattr(config, name, value)
-        random.setstate(python_state)
-        if numpy:
-            numpy.random.set_state(numpy_state)
         for module, state in saved:
             module.__dict__.clear()
             module.__dict__.update(state)
@@ -132,6 +127,20 @@ def untouched(model: nn.Module) -> Iterator[None]:
             else:
                 value.clear()
                 value.update(before)
+
+
+@contextlib.contextmanager
+def same_random_state() -> Iterator[None]:
+    """Restore Python's, NumPy's (where it is loaded) and torch's generators on the way out: looking changes no run."""
+    python_state, numpy = random.getstate(), sys.modules.get("numpy")
+    numpy_state = numpy.random.get_state() if numpy else None
+    try:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(python_state)
+        if numpy:
+            numpy.random.set_state(numpy_state)
 
 
 def _of_torch(hook: Any) -> bool:

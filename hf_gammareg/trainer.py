@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import logging as _logging
-import random
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy
 import torch
 from accelerate.utils import send_to_device
 from torch import nn
 from transformers import Trainer, TrainingArguments
 from transformers.utils import logging
 
+from hf_gammareg.capture import same_random_state
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.gammas import GammaMap, Role
 from hf_gammareg.groups import check_strength, place_gammas
@@ -202,7 +200,7 @@ class GammaRegTrainerMixin(_Base):
 
     def _analyse(self, model: nn.Module) -> tuple[nn.Module, GammaMap]:
         model = unwrapped(model)
-        with _same_random_state():
+        with same_random_state():
             return model, _find_gammas(model, self.gamma_example_inputs())
 
     def _regroup(self, optimizer: torch.optim.Optimizer, model: Any) -> bool:
@@ -287,15 +285,3 @@ def _find_gammas(model: nn.Module, batch: Any) -> GammaMap:
         return find_gammas(model)
     except GammaRegError:
         return found
-
-
-@contextmanager
-def _same_random_state() -> Iterator[None]:
-    """Restore Python's, NumPy's and torch's generators, so that looking at two examples changes no run."""
-    python_state, numpy_state = random.getstate(), numpy.random.get_state()
-    try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            yield
-    finally:
-        random.setstate(python_state)
-        numpy.random.set_state(numpy_state)
