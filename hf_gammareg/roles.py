@@ -15,6 +15,7 @@ from hf_gammareg.errors import GammaRegError
 from hf_gammareg.gammas import Gamma, GammaMap, Role
 from hf_gammareg.graph import Graph, Node
 from hf_gammareg.ops import Effect
+from hf_gammareg.partitioned import whole
 from hf_gammareg.residual import Ancestry, Sum, find_sums
 from hf_gammareg.scale import End, Part, Scale, add, transfer
 from hf_gammareg.sites import Site, find_sites
@@ -33,10 +34,9 @@ class Fate:
 def find_gammas(model: nn.Module, example_inputs: Any = None) -> GammaMap:
     """Find the gammas of a model and the role that each plays in the residual network.
 
-    >>> from torch import nn
-    >>> import torch
+    >>> from torch import nn, zeros
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8))
-    >>> gammas = find_gammas(model, torch.zeros(2, 3, 8, 8))
+    >>> gammas = find_gammas(model, zeros(2, 3, 8, 8))
     >>> [(gamma.name, str(gamma.role), gamma.exact) for gamma in gammas]
     [('1.weight', 'absorbed', True), ('4.weight', 'final', True)]
 
@@ -56,7 +56,7 @@ def find_gammas(model: nn.Module, example_inputs: Any = None) -> GammaMap:
     Source of the roles: this library's reading of Kim et al. (ACM TIST 2024, doi 10.1145/3643860); see `Role`.
     """
     args, kwargs = arguments(model, example_inputs)
-    names = norm_parameters(model)
+    names = norm_parameters(model := whole(model))
     try:
         graph = capture(model, args, kwargs)
     except Exception as error:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import send_to_device
+from accelerate.utils.deepspeed import DummyOptim
 from torch import nn
 from transformers import Trainer, TrainingArguments
 from transformers.utils import logging
@@ -19,9 +20,11 @@ from hf_gammareg.capture import same_random_state
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.gammas import GammaMap, Role
 from hf_gammareg.groups import check_strength, place_gammas
+from hf_gammareg.hf_deepspeed import groups_of
 from hf_gammareg.inputs import placement, unwrapped
 from hf_gammareg.names import by_canonical_name, canonical_name
 from hf_gammareg.policy import decide, find_rule, policy_name
+from hf_gammareg.ranks import check_ranks
 from hf_gammareg.report import summary_line, write_report
 from hf_gammareg.resume import load_renamed
 from hf_gammareg.roles import find_gammas
@@ -163,11 +166,13 @@ class GammaRegTrainerMixin(_Base):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimizer as the Trainer does, with each gamma where the policy says; log it, write the report."""
-        given = self.optimizer is not None
+        given = self.optimizer is not None and not isinstance(self.optimizer, DummyOptim)
         optimizer = super().create_optimizer() if model is None else super().create_optimizer(model)
         if not given:
             self._made_optimizer = True
-            self._tell(self._regroup(optimizer, self.model if model is None else model))
+            honoured = self._regroup(optimizer, self.model if model is None else model)
+            check_ranks(getattr(optimizer, "param_groups", ()))
+            self._tell(honoured)
         elif not self._made_optimizer:
             logger.warning(
                 f"{type(self).__name__} was given an optimizer and leaves its groups as they are: no gamma policy "
@@ -207,7 +212,8 @@ class GammaRegTrainerMixin(_Base):
         """Name the groups' members and give gammas their own strength; return whether the groups hold the decisions."""
         decays = by_canonical_name(self.gamma_decays)
         parameters = {canonical_name(name): parameter for name, parameter in model.named_parameters()}
-        groups = getattr(optimizer, "param_groups", [])
+        config = self.accelerator.state.deepspeed_plugin.deepspeed_config if self.is_deepspeed_enabled else {}
+        groups = groups_of(optimizer, model, decays, config)
         found = {id(p): group.get("weight_decay") for group in groups for p in group["params"]}
         for name, decay in decays.items():
             if name not in parameters:
