@@ -7,7 +7,8 @@
 The method, in import order: `errors`, `gammas` (records), `ops` (what each op does to a scale, and why), `graph`,
 `program` and `capture` (model to graph), `scale` (how a factor passes an op), `residual` (where branch and skip
 meet), `sites` (where a gamma multiplies), `roles` (graph to roles), `policy` (roles to decisions), `groups`
-(decisions to optimizer groups), then the front doors `trainer` and `timm`.
+(decisions to optimizer groups), `decay`, `schedule` and `budget` (what decay alone will do), then the front doors
+`trainer` and `timm`.
 """
 
 from importlib import import_module
@@ -16,6 +17,8 @@ from typing import Any
 __version__ = "0.1.0.dev0"
 
 _HOME = {
+    "DecayBudget": "budget",
+    "decay_budget": "budget",
     "GammaRegError": "errors",
     "Gamma": "gammas",
     "GammaMap": "gammas",
