@@ -226,6 +226,13 @@ def write_report(
     return write_whole(path, text)
 
 
+def add_to_report(path: str | Path, **settings: Any) -> None:
+    """Put more settings into a report that was written before; without one nothing is done."""
+    path = Path(path)
+    if path.is_file():
+        write_whole(path, json.dumps(json.loads(path.read_text(encoding="utf-8")) | settings, indent=2) + "\n")
+
+
 def write_whole(path: str | Path, text: str) -> Path:
     """Write a text file, whole or not at all, in a folder that is made where it is missing."""
     path = Path(path)

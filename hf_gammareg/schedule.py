@@ -20,6 +20,8 @@ class _StandIn:
             for group in optimizer.param_groups
         ]
         self.defaults = dict(optimizer.defaults)
+        for group in self.param_groups:  # timm before 1.0.31 read it from the defaults
+            group.setdefault("max_lr_snapshot", self.defaults.get("lr"))
         self._opt_called = True
 
     def step(self) -> None:

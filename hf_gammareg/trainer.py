@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging as _logging
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,17 +13,19 @@ from accelerate.utils import send_to_device
 from accelerate.utils.deepspeed import DummyOptim
 from torch import nn
 from transformers import Trainer, TrainingArguments
-from transformers.utils import logging
 
+from hf_gammareg.budget import decay_kind
 from hf_gammareg.capture import same_random_state
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.gammas import GammaMap, Role
-from hf_gammareg.groups import check_strength, place_gammas
+from hf_gammareg.groups import check_strength
 from hf_gammareg.hf_deepspeed import groups_of
+from hf_gammareg.hf_telling import say, tell_budget, tell_outcome
 from hf_gammareg.inputs import placement, unwrapped
 from hf_gammareg.names import by_canonical_name, canonical_name
 from hf_gammareg.policy import decide, find_rule, policy_name
 from hf_gammareg.ranks import check_ranks
+from hf_gammareg.regroup import Outcome, regroup
 from hf_gammareg.report import summary_line, write_report
 from hf_gammareg.resume import load_renamed
 from hf_gammareg.roles import find_gammas
@@ -104,6 +105,7 @@ class GammaRegTrainerMixin(_Base):
 
     _analysis: tuple[nn.Module, GammaMap] | None = None
     _made_optimizer: bool = False
+    _outcome: Outcome = "lost"
 
     @property
     def gammas(self) -> GammaMap:
@@ -170,15 +172,25 @@ class GammaRegTrainerMixin(_Base):
         optimizer = super().create_optimizer() if model is None else super().create_optimizer(model)
         if not given:
             self._made_optimizer = True
-            honoured = self._regroup(optimizer, self.model if model is None else model)
+            self._outcome = self._regroup(optimizer, self.model if model is None else model)
             check_ranks(getattr(optimizer, "param_groups", ()))
-            self._tell(honoured)
+            self._tell()
         elif not self._made_optimizer:
             logger.warning(
                 f"{type(self).__name__} was given an optimizer and leaves its groups as they are: no gamma policy "
                 "applies. To apply one, build it from hf_gammareg.param_groups(model, ...)."
             )
         return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Make the scheduler as the Trainer does; say and report what decay alone is going to do to a gamma."""
+        given = self.lr_scheduler is not None
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        if self._made_optimizer and self._outcome != "lost" and not given and self.is_world_process_zero():
+            names = [gamma.name for gamma in self.gammas if gamma.trainable and self.gamma_decays[gamma.name]]
+            optimizer = self.optimizer if optimizer is None else optimizer
+            tell_budget(optimizer, scheduler, num_training_steps, names, self._report_path)
+        return scheduler
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if self.is_fsdp_enabled or not load_renamed(self.model if model is None else model, resume_from_checkpoint):
@@ -208,34 +220,30 @@ class GammaRegTrainerMixin(_Base):
         with same_random_state():
             return model, _find_gammas(model, self.gamma_example_inputs())
 
-    def _regroup(self, optimizer: torch.optim.Optimizer, model: Any) -> bool:
+    def _regroup(self, optimizer: torch.optim.Optimizer, model: Any) -> Outcome:
         """Name the groups' members and give gammas their own strength; return whether the groups hold the decisions."""
         decays = by_canonical_name(self.gamma_decays)
-        parameters = {canonical_name(name): parameter for name, parameter in model.named_parameters()}
         config = self.accelerator.state.deepspeed_plugin.deepspeed_config if self.is_deepspeed_enabled else {}
         groups = groups_of(optimizer, model, decays, config)
-        found = {id(p): group.get("weight_decay") for group in groups for p in group["params"]}
-        for name, decay in decays.items():
-            if name not in parameters:
-                return False
-            frozen = not parameters[name].requires_grad
-            if not frozen and found.get(id(parameters[name])) != (self.args.weight_decay if decay else 0.0):
-                return False
         strengths = {"weight_decay": self.args.weight_decay, "gamma_weight_decay": self._option("weight_decay")}
-        groups[:] = place_gammas(groups, model, decays, **strengths)
-        # Layers may have been frozen since the analysis.
-        states = {name: parameter.requires_grad for name, parameter in parameters.items()}
-        now = tuple(replace(gamma, trainable=states[canonical_name(gamma.name)]) for gamma in self.gammas)
-        self._analysis = self._analysed()[0], replace(self.gammas, gammas=now)
-        return True
+        outcome = regroup(optimizer, groups, model, decays, **strengths)
+        if outcome != "lost":
+            # Layers may have been frozen since the analysis.
+            states = {canonical_name(name): parameter.requires_grad for name, parameter in model.named_parameters()}
+            now = tuple(replace(gamma, trainable=states[canonical_name(gamma.name)]) for gamma in self.gammas)
+            self._analysis = self._analysed()[0], replace(self.gammas, gammas=now)
+        return outcome
 
-    def _tell(self, honoured: bool) -> None:
+    @property
+    def _report_path(self) -> Path | None:
+        return Path(self.args.output_dir) / REPORT_NAME if self.args.output_dir else None
+
+    def _tell(self) -> None:
         """Log the one line, loudly where something is amiss, and write the report; on the main process only."""
         if not self.is_world_process_zero():
             return
         model, gammas = self._analysed()
         decays, plain, own = self.gamma_decays, self._plain_rule(gammas, model), self._option("weight_decay")
-        optimizer = type(self.optimizer).__name__
         line = summary_line(
             gammas,
             decays,
@@ -243,29 +251,20 @@ class GammaRegTrainerMixin(_Base):
             policy=self._option("policy"),
             strength=self.args.weight_decay if own is None else own,
         )
-        if not honoured:
-            logger.warning(
-                f"hf_gammareg: {optimizer} (optim={self.args.optim!s}) does not keep the parameter groups it is given, "
-                "so the gamma policy can't be honoured and its own decay applies. Choose another optimizer, or under "
-                "FSDP1 set use_orig_params."
-            )
-        elif gammas.by_role(Role.UNKNOWN):
-            logger.warning(f"hf_gammareg: {line}")
-        elif logger.isEnabledFor(_logging.INFO) and logger.hasHandlers():
-            logger.info(line)
-        elif logging.get_verbosity() <= logging.WARNING:
-            # Without set-up a logger shows nothing below a warning; the Trainer prints its metrics, and so this line.
-            print(f"hf_gammareg: {line}", file=sys.stderr, flush=True)
-        if self.args.output_dir:
+        tell_outcome(self._outcome, self.optimizer, self.args.optim)
+        if self._outcome != "lost":
+            say(line, loudly=bool(gammas.by_role(Role.UNKNOWN)))
+        if self._report_path:
             write_report(
-                Path(self.args.output_dir) / REPORT_NAME,
+                self._report_path,
                 gammas,
                 decays,
                 policy=self._option("policy"),
                 weight_decay=self.args.weight_decay,
                 gamma_weight_decay=own,
-                optimizer=optimizer,
-                honoured=honoured,
+                optimizer=type(self.optimizer).__name__,
+                decay_kind=str(decay_kind(self.optimizer)),
+                honoured=self._outcome != "lost",
                 summary=line,
             )
 
