@@ -11,16 +11,23 @@ import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_map_only
 
 from hf_gammareg.graph import Graph
+from hf_gammareg.inputs import placement
+from hf_gammareg.known import integers_known
 from hf_gammareg.program import read
 
 QUIET_OPTIONS = ("use_cache", "output_attentions", "output_hidden_states")
 """Options of transformers configurations that add inner values to the outputs, where no loss reads them."""
+
+FORWARD_HOOKS = ("torch.", "timm.", "transformers.utils.output_capturing")
+"""Homes of hooks that a model needs: `torch.nn.utils.weight_norm`, timm's features, transformers' backbones."""
 
 
 def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Graph:
@@ -30,7 +37,7 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
 
     Args:
         model: any model, on any device, `meta` included.
-        args, kwargs: example inputs on the same device as the model.
+        args, kwargs: example inputs on the model's device, or with values on the CPU for a model on `meta`.
 
     Raises:
         Exception: whatever `torch.export` raised in train mode, where nothing else worked either.
@@ -42,32 +49,49 @@ def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) 
 def trace(
     model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[torch.export.ExportedProgram, str]:
-    """Export a model: in train mode, else in eval mode, else the one path that these inputs take through it.
+    """Export a model: in train mode, else in eval mode, else with its integers known, else along one path.
 
-    The last, `torch.export.draft_export`, computes on a copy with the values of the inputs, so it needs a model with
-    real parameters; what it finds holds for that path.
+    Tensors have no values while a model is exported. One that asks for the values of its integers is exported with
+    these as constants (see `hf_gammareg.known`). What remains is `torch.export.draft_export`: it computes on a copy
+    with the values of the inputs, so it needs a model with real parameters, and what it finds holds for the one path
+    that these inputs take.
 
     Returns:
         The program, and how it was had, for the report.
     """
-    failed: Exception | None = None
+    failures: list[Exception] = []
     with untouched(model), _quiet(), torch.no_grad():
-        for mode in ("train", "eval"):
+        for known, mode in product((False, True), ("train", "eval")):
             for module in model.modules():
                 module.training = mode == "train"
             try:
-                program = torch.export.export(model, args, dict(kwargs), strict=False)
-                return program, f"export ({mode} mode)"
+                program = _export_known(model, args, kwargs) if known else _export(model, args, kwargs)
+                return program, f"export ({mode} mode{', integers known' if known else ''})"
             except Exception as error:
-                failed = failed or error
-        assert failed is not None
-        if any(parameter.is_meta for parameter in model.parameters()):
-            raise failed
-        try:
-            replica = copy.deepcopy(model).train()
-            return torch.export.draft_export(replica, args, dict(kwargs), strict=False), "draft export (one path)"
-        except Exception:
-            raise failed from None
+                failures.append(error)
+        for mode in ("train", "eval") if placement(model)[0].type != "meta" else ():
+            try:
+                replica = copy.deepcopy(model).train(mode == "train")
+                program = torch.export.draft_export(replica, args, dict(kwargs), strict=False)
+                return program, f"draft export ({mode} mode, one path)"
+            except Exception as error:
+                failures.append(error)
+    raise failures[0]
+
+
+def _export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.export.ExportedProgram:
+    if placement(model)[0].type == "meta":
+        args, kwargs = tree_map_only(torch.Tensor, lambda tensor: tensor.to("meta"), (args, dict(kwargs)))
+    return torch.export.export(model, args, dict(kwargs), strict=False)
+
+
+def _export_known(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.export.ExportedProgram:
+    def with_values(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor if tensor.is_floating_point() or tensor.is_meta else tensor.cpu()
+
+    args, kwargs = tree_map_only(torch.Tensor, with_values, (args, dict(kwargs)))
+    with integers_known(model, args, kwargs, placement(model)[0]) as (args, kwargs):
+        return torch.export.export(model, args, dict(kwargs), strict=False)
 
 
 @contextlib.contextmanager
@@ -107,7 +131,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
     try:
         for module, state in saved:
             for hooks in (state["_forward_hooks"], state["_forward_pre_hooks"]):
-                for key in [key for key, hook in hooks.items() if not _of_torch(hook)]:
+                for key in [key for key, hook in hooks.items() if not _of_forward(hook)]:
                     del hooks[key]
             if state.get("gradient_checkpointing") is True:
                 module.__dict__["gradient_checkpointing"] = False
@@ -143,7 +167,8 @@ def same_random_state() -> Iterator[None]:
             numpy.random.set_state(numpy_state)
 
 
-def _of_torch(hook: Any) -> bool:
-    """A hook that computes a weight, as `torch.nn.utils.weight_norm` does, is part of the forward pass."""
+def _of_forward(hook: Any) -> bool:
+    """Whether a hook is part of the forward pass: it computes a weight, or collects what the model goes on with."""
+    hook = getattr(hook, "func", hook)  # what a functools.partial calls
     home = getattr(hook, "__module__", None) or type(hook).__module__
-    return home.startswith("torch.")
+    return home.startswith(FORWARD_HOOKS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -61,10 +61,6 @@ class Facts:
         said = getattr(self.model, "input_modalities", None) or ()
         said = (said,) if isinstance(said, str) else tuple(said)
         return word in said or self.has(*PARTS.get(word, (word,)))
-
-    def on_cpu(self) -> Facts:
-        """The same, for tensors on the CPU."""
-        return replace(self, device=torch.device("cpu"))
 
     def zeros(self, *shape: int) -> Tensor:
         """Integers, all 0."""

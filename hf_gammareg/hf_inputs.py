@@ -116,9 +116,6 @@ def _feature_count(facts: Facts, method: str, source: str, kwargs: dict[str, Any
         ask = getattr(shadow, method, None) or getattr(shadow.model, method)
         accepts |= set(inspect.signature(ask).parameters)
         made = {name: value for name, value in kwargs.items() if name in accepts}
-        if facts.device.type == "meta" and any(not value.is_floating_point() for value in made.values()):
-            # Grids and lengths have values on the CPU only.
-            made |= {n: v for n, v in _made(facts.on_cpu()).items() if n in made and not v.is_floating_point()}
         with torch.no_grad(), torch.random.fork_rng(devices=[]), KnownIntegers(torch.device("meta")):
             found = ask(**{n: v.to("meta") if v.is_floating_point() else v for n, v in made.items()})
         found = getattr(found, "pooler_output", found)

@@ -30,8 +30,8 @@ def example_inputs(model: nn.Module, device: torch.device | str | None = None) -
 
     Args:
         model: a module; the batch has the floating point type of its parameters.
-        device: where the batch lies; default: where the parameters do, `meta` included. On `meta` a batch
-            has no values, not even for integers.
+        device: where the batch lies; default: where the parameters do, or on the CPU where these are on
+            `meta`: there a batch would have no values, and a model may ask for those of its integers.
 
     Returns:
         `(args, kwargs)` for `model(*args, **kwargs)`: 2 examples.
@@ -40,6 +40,8 @@ def example_inputs(model: nn.Module, device: torch.device | str | None = None) -
         GammaRegError: if the model does not say what it takes.
     """
     inner = unwrapped(model)
+    if device is None and placement(inner)[0].type == "meta":
+        device = "cpu"
     if _descends_from(inner, "transformers", "PreTrainedModel"):
         from hf_gammareg.hf_inputs import transformers_inputs
 

@@ -82,6 +82,8 @@ class Use:
     exact: bool
     placement: str | None
     reason: str
+    read: bool = True
+    """Whether anything that the model returns depends on it."""
 
 
 def analyse(graph: Graph) -> dict[str, list[Use]]:
@@ -196,7 +198,7 @@ def decided_later(graph: Graph, sums: Mapping[int, Sum]) -> list[bool]:
 def _decide(site: Site, fates: list[Fate], placement: str | None) -> Use:
     if not fates:
         reason = f"Nothing reads the output of {_place(site.node)}."
-        return Use(site=site, role=Role.UNKNOWN, exact=False, placement=placement, reason=reason)
+        return Use(site=site, role=Role.UNKNOWN, exact=False, placement=placement, reason=reason, read=False)
     worst = min(fates, key=lambda fate: fate.role.protection)
     decisive = [fate for fate in fates if fate.role is worst.role]
     on_the_way = fates if worst.role is Role.ABSORBED else decisive
@@ -257,7 +259,8 @@ def _assemble(
         if name not in uses:
             continue
         found = uses[name]
-        worst = min(found, key=lambda use: use.role.protection, default=None)
+        read = [use for use in found if use.read] or found
+        worst = min(read, key=lambda use: use.role.protection, default=None)
         gammas.append(
             Gamma(
                 name=name,

@@ -11,6 +11,7 @@ import weakref
 
 import numpy
 import pytest
+import timm
 import torch
 import transformers
 from tiny import NETWORKS, build, conv, image
@@ -126,7 +127,7 @@ def test_inputs_are_untouched(asks):
     inputs = torch.randn(4, 3)
     before = inputs.clone()
     found = find_gammas(OverItsInput(asks), inputs)
-    assert found.source == ("draft export (one path)" if asks else "export (train mode)")
+    assert found.source == ("draft export (train mode, one path)" if asks else "export (train mode)")
     assert torch.equal(inputs, before)
 
 
@@ -160,6 +161,12 @@ def test_hooks_of_torch_work():
     model = nn.Sequential(nn.BatchNorm2d(3), nn.utils.weight_norm(nn.Conv2d(3, 6, 3)), nn.BatchNorm2d(6))
     found = find_gammas(model, image())
     assert {gamma.name: str(gamma.role) for gamma in found} == {"0.weight": "absorbed", "2.weight": "final"}
+
+
+def test_a_hook_that_collects_what_the_model_goes_on_with_works():
+    backbone = timm.create_model("test_resnet", features_only=True, feature_cls="hook")
+    names = {gamma.name for gamma in find_gammas(backbone, image()) if gamma.role == "unknown"}
+    assert not names
 
 
 def test_gradients_stay():

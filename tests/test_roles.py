@@ -90,10 +90,18 @@ def test_eval_mode_is_the_second_choice():
     assert roles_of(honest.NotReached).source == "export (train mode)"
 
 
-def test_one_path_is_the_third_choice(capfd):
+def test_known_integers_are_the_third_choice():
+    assert roles_of(honest.AsksItsIntegers).source == "export (train mode, integers known)"
+    with torch.device("meta"):
+        model = honest.AsksItsIntegers()
+    # Values of integers are at hand for a model that takes no memory, too.
+    assert find_gammas(model, honest.AsksItsIntegers.takes).counts == {"last": 1, "final": 1}
+
+
+def test_one_path_is_the_last_choice(capfd):
     found = find_gammas(build(honest.DataDependent), honest.DataDependent.takes)
     assert capfd.readouterr() == ("", "")
-    assert found.source == "draft export (one path)"
+    assert found.source == "draft export (train mode, one path)"
     assert {gamma.name: str(gamma.role) for gamma in found} == {"bn1.weight": "absorbed", "norm.weight": "final"}
     with torch.device("meta"):
         model = honest.DataDependent()
@@ -111,11 +119,12 @@ class FixedDevice(nn.Module):
         return self.fc(self.norm(x) + torch.arange(8, device="cpu"))
 
 
-def test_a_tensor_on_a_fixed_device_breaks_meta_and_says_so():
+@pytest.mark.parametrize("inputs", ["cpu", "meta"])
+def test_a_tensor_on_a_fixed_device_does_not_break_meta(inputs):
     assert find_gammas(FixedDevice(), torch.zeros(2, 8)).counts == {"final": 1}
-    found = find_gammas(FixedDevice().to("meta"), torch.zeros(2, 8, device="meta"))
-    assert found.counts == {"unknown": 1}
-    assert "device" in found["norm.weight"].reason
+    found = find_gammas(FixedDevice().to("meta"), torch.zeros(2, 8, device=inputs))
+    assert found.counts == {"final": 1}
+    assert found.source == "export (train mode, integers known)"
 
 
 def test_map_survives_json():

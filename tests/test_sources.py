@@ -41,7 +41,7 @@ def test_builds_on_meta_in_train_mode(source, class_name, shape):
     assert {parameter.device.type for parameter in loaded.model.parameters()} == {"meta"}
     first = [*loaded.args, *loaded.kwargs.values()][0]
     assert first.shape == shape
-    assert first.device.type == "meta"
+    assert first.device.type == "cpu"  # with values, whatever the model asks of them
 
 
 def test_caches_are_off():

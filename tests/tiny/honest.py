@@ -42,6 +42,43 @@ class DataDependent(Tiny):
         return self.fc(self.norm(x.mean((2, 3))))
 
 
+class AsksItsIntegers(Tiny):
+    """FSMT: whether any token is padding decides the way; the values of integers are known while tracing."""
+
+    takes = (torch.tensor([[3, 1, 4, 1], [5, 9, 2, 6]]),)
+    expected = {"norm1.weight": "last input", "norm.weight": "final"}
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm1, self.mlp = nn.Embedding(10, 8), nn.LayerNorm(8), nn.Linear(8, 8)
+        self.norm, self.fc = nn.LayerNorm(8), nn.Linear(8, 5)
+
+    def forward(self, ids):
+        padding = ids == 0
+        x = self.embed(ids)
+        if padding.any():
+            x = x.masked_fill(padding.unsqueeze(-1), 0)
+        return self.fc(self.norm(x + self.mlp(F.gelu(self.norm1(x)))))
+
+
+class ReadForAMaskFirst(Tiny):
+    """EoMT: the last norm's first use only decides a mask; what the model returns depends on its second."""
+
+    takes = (sequence(),)
+    expected = {"norm1.weight": "last", "norm.weight": "final rough"}
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm1, self.mlp = nn.Linear(8, 8), nn.LayerNorm(8), nn.Linear(8, 8)
+        self.norm, self.fc = nn.LayerNorm(8), nn.Linear(8, 5)
+
+    def forward(self, x):
+        x = self.embed(x)
+        mask = self.fc(self.norm(x)) > 0
+        x = x + self.mlp(F.gelu(self.norm1(x)))
+        return self.fc(self.norm(x)).masked_fill(mask, -1.0)
+
+
 class LayerDrop(Tiny):
     """BART: a layer dropped by chance in train mode has a graph in eval mode."""
 
