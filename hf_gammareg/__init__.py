@@ -23,6 +23,7 @@ _HOME = {
     "Gamma": "gammas",
     "GammaMap": "gammas",
     "Role": "gammas",
+    "apply_lr_scale": "groups",
     "find_gammas": "roles",
     "param_groups": "groups",
     "Measurement": "measure",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from hf_gammareg.decay import DecayKind, DecayRule, base_optimizer, decay_rule, unwrapped_optimizer
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.names import canonical_name
-from hf_gammareg.schedule import given_settings, planned_settings
+from hf_gammareg.schedule import given_settings, is_timm_scheduler, planned_settings
 
 NEGLIGIBLE = 0.99
 """Above this factor the choice which gammas decay can hardly matter."""
@@ -121,6 +122,8 @@ def decay_budget(
     It is what the real optimizer does to a one-dimensional parameter whose gradient stays 0: for AdamW the product of
     1 - lr * weight_decay over all steps. The optimizer and the scheduler are only looked at, copies take the steps.
 
+    Groups with an `lr_scale` under a scheduler that does not apply it bring a warning.
+
     Decoupled decay acts beside the gradient, so the factor tells what decay takes off whatever training does. In SGD
     decay is part of the gradient; the update is linear in it, so there is a factor too, with momentum m near that of
     1 - lr * weight_decay / (1 - m). Where Adam and others rescale the sum of both, no factor exists, and none is given.
@@ -158,6 +161,8 @@ def decay_budget(
     if steps is not None and steps < 0:
         raise GammaRegError(f"Expected `steps` to be at least 0, found {steps!r}. Give the steps of the run.")
     optimizer = unwrapped_optimizer(optimizer)
+    if scheduler is not None and not is_timm_scheduler(scheduler):
+        _warn_of_lr_scale(optimizer, scheduler)
     members = _members(optimizer.param_groups, names)
     rules = {index: decay_rule(optimizer, optimizer.param_groups[index]) for index in members}
     if learning_rates is not None:
@@ -180,6 +185,16 @@ def decay_budget(
             for index, found in members.items()
         ),
     )
+
+
+def _warn_of_lr_scale(optimizer: Any, scheduler: Any) -> None:
+    if any(group.get("lr_scale", 1.0) != 1.0 for group in optimizer.param_groups):
+        warnings.warn(
+            f"The optimizer's groups carry `lr_scale` (layer-wise decay), which only timm's schedulers apply: under "
+            f"{type(scheduler).__name__} it has no effect. Call hf_gammareg.apply_lr_scale(optimizer) before making "
+            "the scheduler.",
+            stacklevel=3,
+        )
 
 
 def _members(groups: Sequence[dict[str, Any]], names: Collection[str] | None) -> dict[int, tuple[str, ...]]:

@@ -139,6 +139,36 @@ def place_gammas(
     return [group for group in placed if group["params"]]
 
 
+def apply_lr_scale(optimizer: torch.optim.Optimizer) -> None:
+    """Write the `lr_scale` of each group into its learning rate, for a scheduler that is not timm's.
+
+    Layer-wise decay gives each group an `lr_scale`, and only timm's schedulers read it: under any other scheduler, or
+    without one, all layers would have the same rate. The setting itself is taken away, so that it can't act twice.
+
+    >>> groups = [{"params": [torch.nn.Parameter(torch.ones(2))], "lr_scale": 0.5}]
+    >>> optimizer = torch.optim.AdamW(groups, lr=0.1)
+    >>> apply_lr_scale(optimizer)
+    >>> optimizer.param_groups[0]["lr"], "lr_scale" in optimizer.param_groups[0]
+    (0.05, False)
+
+    Args:
+        optimizer: an optimizer that has no scheduler yet.
+
+    Raises:
+        GammaRegError: if it has a scheduler, or a group without a learning rate; nothing is changed then.
+    """
+    scaled = [group for group in optimizer.param_groups if "lr_scale" in group]
+    started = any("initial_lr" in group for group in scaled)
+    if started or any(group["lr"] is None for group in scaled):
+        raise GammaRegError(
+            "Expected an optimizer with a learning rate and without a scheduler, found one whose "
+            f"{'scheduler has the rates already' if started else 'lr is None'}. Call apply_lr_scale right after making "
+            "the optimizer, with an lr."
+        )
+    for group in scaled:
+        group["lr"] = group["lr"] * group.pop("lr_scale")
+
+
 def check_strength(option: str, value: float) -> float:
     """Return a decay strength as a float.
 

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.gammas import GammaMap
-from hf_gammareg.groups import Group, param_groups
+from hf_gammareg.groups import Group, apply_lr_scale, param_groups
 from hf_gammareg.policy import Policy
 
 __all__ = ["create_optimizer", "create_optimizer_v2", "param_group_fn"]
@@ -58,6 +58,7 @@ def create_optimizer_v2(
     gamma_no_decay: Sequence[str] = (),
     example_inputs: Any = None,
     gammas: GammaMap | None = None,
+    lr_scale: str = "scheduler",
     **kwargs: Any,
 ) -> Optimizer:
     """Make an optimizer as `timm.optim.create_optimizer_v2` does, and put the gammas where the policy says.
@@ -82,6 +83,8 @@ def create_optimizer_v2(
         gamma_no_decay: glob patterns of gammas that do not.
         example_inputs: see `hf_gammareg.find_gammas`; default: made from the model's `pretrained_cfg`.
         gammas: the result of `find_gammas(model)`, if it is at hand.
+        lr_scale: who applies the `lr_scale` that layer decay gives each group. `"scheduler"`: timm's schedulers do, and
+            nothing else, as timm has it. `"lr"`: it is written into each group's `lr`, for any other scheduler.
 
     All other arguments are timm's.
 
@@ -90,8 +93,13 @@ def create_optimizer_v2(
 
     Raises:
         GammaRegError: an unknown policy, a strength that is negative or not finite, a pattern that matches nothing,
-            or any of these options together with parameters in place of a model.
+            another `lr_scale`, or any of these options together with parameters in place of a model.
     """
+    if lr_scale not in ("scheduler", "lr"):
+        raise GammaRegError(
+            f"Expected `lr_scale` to be 'scheduler' (timm's apply it) or 'lr' (for any other), found {lr_scale!r}. "
+            "Give one of them."
+        )
     gamma_options: dict[str, Any] = {
         "policy": policy,
         "gamma_weight_decay": gamma_weight_decay,
@@ -101,11 +109,13 @@ def create_optimizer_v2(
     settings = {"lr": lr, "momentum": momentum, "foreach": foreach, **kwargs}
     if not isinstance(model_or_params, nn.Module):
         _check_no_wish(gamma_options)
-        return _timm_create_optimizer_v2(model_or_params, opt, weight_decay=weight_decay, **settings)
+        optimizer = _timm_create_optimizer_v2(model_or_params, opt, weight_decay=weight_decay, **settings)
+        return _scaled(optimizer, lr_scale)
     gamma_options |= {"example_inputs": example_inputs, "gammas": gammas}
     if param_group_fn is not None:
         groups = _place(_as_groups(param_group_fn(model_or_params)), model_or_params, weight_decay, **gamma_options)
-        return _timm_create_optimizer_v2(groups, opt, weight_decay=weight_decay, **settings)
+        optimizer = _timm_create_optimizer_v2(groups, opt, weight_decay=weight_decay, **settings)
+        return _scaled(optimizer, lr_scale)
     make_groups = _param_group_fn(
         weight_decay=weight_decay,
         filter_bias_and_bn=filter_bias_and_bn,
@@ -117,7 +127,8 @@ def create_optimizer_v2(
         **gamma_options,
     )
     # Each group has its own decay by now; like timm, leave the optimizer's default at 0.
-    return _timm_create_optimizer_v2(make_groups(model_or_params), opt, weight_decay=0.0, **settings)
+    optimizer = _timm_create_optimizer_v2(make_groups(model_or_params), opt, weight_decay=0.0, **settings)
+    return _scaled(optimizer, lr_scale)
 
 
 def param_group_fn(
@@ -140,7 +151,8 @@ def param_group_fn(
     """Make a function for the `param_group_fn` argument of timm's own `create_optimizer_v2`.
 
     With that argument timm leaves layer decay, `no_weight_decay()` and the fallback list alone, and does not know
-    the groups' decay; so all of them are given here, and done here as timm would.
+    the groups' decay; so all of them are given here, and done here as timm would. For a scheduler that is not timm's
+    call `hf_gammareg.groups.apply_lr_scale(optimizer)` afterwards.
 
     >>> import timm
     >>> model = timm.create_model("test_vit")
@@ -210,6 +222,12 @@ def _place(
             model, weight_decay, lambda gammas, model: names & set(gammas.names), groups=groups, **options
         )
     return param_groups(model, weight_decay, policy, groups=groups, **options)
+
+
+def _scaled(optimizer: Optimizer, lr_scale: str) -> Optimizer:
+    if lr_scale == "lr":
+        apply_lr_scale(optimizer)
+    return optimizer
 
 
 def _as_groups(made: Iterable[Any]) -> list[Group]:
