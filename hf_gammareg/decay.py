@@ -258,8 +258,8 @@ def class_name(optimizer: Any) -> str:
 
 
 def unwrapped_optimizer(optimizer: Any) -> Any:
-    """The optimizer that accelerate prepared, or the one that was given."""
-    while class_name(optimizer).startswith("accelerate."):
+    """The optimizer that accelerate and DeepSpeed wrapped, or the one that was given."""
+    while class_name(optimizer).startswith(("accelerate.", "deepspeed.runtime.")) and hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
     return optimizer
 

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from transformers.utils import logging
 
 from hf_gammareg.budget import decay_budget
+from hf_gammareg.decay import unwrapped_optimizer
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.regroup import Outcome
 from hf_gammareg.report import add_to_report
@@ -63,7 +64,7 @@ def tell_budget(optimizer: Any, scheduler: Any, steps: int, names: Collection[st
         names: the gammas that decay.
         report: the report that was written with the groups.
     """
-    if not isinstance(optimizer, Optimizer):  # DeepSpeed's, whose groups hold flattened parameters
+    if not isinstance(unwrapped_optimizer(optimizer), Optimizer):  # one of DeepSpeed's own
         return
     try:
         budget = decay_budget(optimizer, scheduler, steps, names=names)
