@@ -38,6 +38,7 @@ from transformers import HfArgumentParser
 from hf_gammareg import GammaRegError, find_gammas
 from hf_gammareg.metrics import Accuracy
 from hf_gammareg.policy import decide
+from hf_gammareg.ranks import check_ranks
 from hf_gammareg.report import write_report
 from hf_gammareg.timm import create_optimizer_v2
 
@@ -206,6 +207,7 @@ def main() -> None:
         policy=args.policy,
         gammas=gammas,
     )
+    check_ranks(optimizer.param_groups)
     accelerator.print(f"{sum(decays.values())} of {len(decays)} gammas decay under {args.policy!r}: {gammas.counts}")
 
     augment = choose_augmentation(data_args.augmentation, data, size)
