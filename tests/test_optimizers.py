@@ -342,7 +342,7 @@ def test_the_real_ones_where_they_are_installed(optim, tmp_path, caplog):
     package, options, outcome = REAL[optim]
     pytest.importorskip(package, exc_type=ImportError)
     ours = GammaRegTrainer(still(), arguments(tmp_path, optim=optim, **options), train_dataset=images())
-    ours.create_optimizer_and_scheduler(2)
+    ours.create_optimizer()
     assert ours._outcome == outcome
     assert report(tmp_path)["honoured"] is (outcome != "lost")
     if outcome != "lost":
