@@ -8,10 +8,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hf_gammareg.decay import DecayKind, DecayRule, base_optimizer, decay_rule, unwrapped_optimizer
+from hf_gammareg.decay import DecayKind, DecayRule, decay_rule
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.names import canonical_name
 from hf_gammareg.schedule import given_settings, is_timm_scheduler, planned_settings
+from hf_gammareg.wrappers import base_optimizer, unwrapped_optimizer
 
 NEGLIGIBLE = 0.99
 """Above this factor the choice which gammas decay can hardly matter."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from hf_gammareg.wrappers import class_name
+
 Settings = Mapping[str, Any]
 """A parameter group's settings, as they stand at one step."""
 
@@ -220,6 +222,17 @@ RULES: dict[str, Rule] = {
     "schedulefree.radam_schedulefree.RAdamScheduleFree": _without_rule(DecayKind.DECOUPLED, _AVERAGED),
     "schedulefree.sgd_schedulefree.SGDScheduleFree": _without_rule(DecayKind.COUPLED, _AVERAGED),
     "optimi.stableadamw.StableAdamW": _RELATIVE,
+    "torchao.optim.adam.AdamW4bit": _PLAIN,
+    "torchao.optim.adam.AdamW8bit": _PLAIN,
+    # Adam too decays as AdamW does here.
+    "bitsandbytes.optim.adam.Adam": _PLAIN,
+    "bitsandbytes.optim.adam.Adam8bit": _PLAIN,
+    "bitsandbytes.optim.adamw.AdamW": _PLAIN,
+    "bitsandbytes.optim.adamw.AdamW8bit": _PLAIN,
+    "bitsandbytes.optim.ademamix.AdEMAMix": _PLAIN,
+    "bitsandbytes.optim.lion.Lion": _PLAIN,
+    "bitsandbytes.optim.lion.Lion8bit": _PLAIN,
+    "bitsandbytes.optim.rmsprop.RMSprop": _RESCALED,
 }
 """What decay does, by the optimizer's class; read off the code of each, and measured by the tests.
 
@@ -249,25 +262,6 @@ def decay_rule(optimizer: Any, settings: Settings) -> DecayRule:
     if name in RULES:
         return RULES[name](settings)
     return DecayRule(kind=DecayKind.UNKNOWN, note="this library does not know what its weight decay does")
-
-
-def class_name(optimizer: Any) -> str:
-    """The full name of an object's class; for torch's optimizers, whatever file they are in, `torch.optim.AdamW`."""
-    module, name = type(optimizer).__module__, type(optimizer).__qualname__
-    return f"torch.optim.{name}" if module.startswith("torch.optim.") else f"{module}.{name}"
-
-
-def unwrapped_optimizer(optimizer: Any) -> Any:
-    """The optimizer that accelerate and DeepSpeed wrapped, or the one that was given."""
-    while class_name(optimizer).startswith(("accelerate.", "deepspeed.runtime.")) and hasattr(optimizer, "optimizer"):
-        optimizer = optimizer.optimizer
-    return optimizer
-
-
-def base_optimizer(optimizer: Any) -> Any:
-    """The optimizer that does the steps: without accelerate's wrapper and timm's Lookahead."""
-    optimizer = unwrapped_optimizer(optimizer)
-    return optimizer._base_optimizer if class_name(optimizer) == "timm.optim.lookahead.Lookahead" else optimizer
 
 
 def _lookahead(rule: DecayRule, settings: Settings) -> DecayRule:

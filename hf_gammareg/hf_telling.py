@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 from transformers.utils import logging
 
 from hf_gammareg.budget import decay_budget
-from hf_gammareg.decay import unwrapped_optimizer
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.regroup import Outcome
 from hf_gammareg.report import add_to_report
+from hf_gammareg.wrappers import unwrapped_optimizer
 
 logger = _logging.getLogger(__name__)
 

@@ -8,9 +8,10 @@ from typing import Any, Literal
 from torch import nn
 from torch.optim import Optimizer
 
-from hf_gammareg.decay import RULES, base_optimizer, class_name
+from hf_gammareg.decay import RULES
 from hf_gammareg.groups import Group, place_gammas
 from hf_gammareg.names import by_canonical_name, canonical_name
+from hf_gammareg.wrappers import base_optimizer, class_name
 
 Outcome = Literal["kept", "moved", "lost"]
 """What became of the decisions: the groups held them; they do now; they can't be had."""

@@ -7,8 +7,8 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hf_gammareg.decay import class_name, unwrapped_optimizer
 from hf_gammareg.errors import GammaRegError
+from hf_gammareg.wrappers import class_name, unwrapped_optimizer
 
 
 class _StandIn:

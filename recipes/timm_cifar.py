@@ -35,7 +35,7 @@ from tqdm.auto import tqdm
 from training_state import Progress, find_checkpoint, save_checkpoint
 from transformers import HfArgumentParser
 
-from hf_gammareg import GammaRegError, find_gammas
+from hf_gammareg import GammaRegError, decay_budget, find_gammas
 from hf_gammareg.metrics import Accuracy
 from hf_gammareg.policy import decide
 from hf_gammareg.ranks import check_ranks
@@ -123,6 +123,17 @@ def create_scheduler(args: argparse.Namespace, optimizer: torch.optim.Optimizer,
         updates_per_epoch=updates_per_epoch,
     )
     return scheduler
+
+
+def tell_budget(accelerator: Accelerator, optimizer: Any, scheduler: Any, updates: int, decays: dict[str, bool]) -> Any:
+    """Print what decay alone is going to do to the gammas that decay; return it for the report."""
+    try:
+        budget = decay_budget(optimizer, scheduler, updates, names=[name for name in decays if decays[name]])
+    except GammaRegError as error:  # a schedule that nobody knows beforehand
+        accelerator.print(error)
+        return None
+    accelerator.print(f"By the optimizer's rule {budget}")
+    return budget.to_dict()
 
 
 @torch.no_grad()
@@ -218,7 +229,9 @@ def main() -> None:
     eval_loader = DataLoader(PixelDataset(data.test, to_pixels), **options)
     model, optimizer, loader, eval_loader = accelerator.prepare(model, optimizer, loader, eval_loader)
     # Not prepared: accelerate would step it once per process, and the numbers below count updates.
-    scheduler = create_scheduler(args, optimizer.optimizer, -(-len(loader) // args.gradient_accumulation_steps))
+    updates = -(-len(loader) // args.gradient_accumulation_steps)
+    scheduler = create_scheduler(args, optimizer.optimizer, updates)
+    budget = tell_budget(accelerator, optimizer, scheduler, updates * args.num_epochs, decays)
     progress = Progress()
     accelerator.register_for_checkpointing(progress, *([scheduler] if scheduler is not None else []))
     if args.with_tracking:
@@ -227,9 +240,8 @@ def main() -> None:
     settings = vars(args) | vars(data_args) | {"dataset": data.name}
     begin(accelerator, args, settings)
     if accelerator.is_main_process:
-        write_report(
-            output_dir / "gamma_report.json", gammas, decays, policy=args.policy, weight_decay=args.weight_decay
-        )
+        report = {"policy": args.policy, "weight_decay": args.weight_decay, "decay_budget": budget}
+        write_report(output_dir / "gamma_report.json", gammas, decays, **report)
 
     parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "loader": loader, "images": images}
     started, metrics = time.perf_counter(), {}

@@ -101,7 +101,12 @@ def test_trains_and_leaves_results_report_model_and_card(call, tmp_path, recipe)
     assert (found["dataset"], found["train_samples"], found["eval_samples"]) == ("digits", 64, 40)
     assert run.stdout.splitlines()[-1] == f"Test accuracy: {found['eval_accuracy']:.2%} on 40 images of digits"
     assert "dataset_replaced" not in found
-    assert json.loads((out / "gamma_report.json").read_text())["policy"] == "guidelines"
+    report = json.loads((out / "gamma_report.json").read_text())
+    assert report["policy"] == "guidelines"
+    assert (
+        "decay alone will multiply a decayed gamma by 0.9" in report["decay_budget"]["text"] in run.stdout + run.stderr
+    )
+    assert (report["decay_budget"]["kind"], report["decay_budget"]["steps"]) == ("decoupled", 16)
     card = (out / "README.md").read_text()
     assert "guidelines" in card
     assert ModelCard(card).data.eval_results[0].metric_value == pytest.approx(found["eval_accuracy"], abs=1e-4)
