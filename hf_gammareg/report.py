@@ -141,8 +141,11 @@ def closing_lines(gammas: GammaMap, decays: Mapping[str, bool] | None = None) ->
 
 
 def unknown_text(gammas: GammaMap, decays: Mapping[str, bool] | None = None) -> str:
-    """Say how many gammas are of unknown role, why, and what becomes of them; empty where there are none."""
-    unknown = gammas.by_role(Role.UNKNOWN)
+    """Say how many gammas are of unknown role, why, and what becomes of them; empty where there are none.
+
+    Frozen ones don't count, such as the originals that PEFT keeps of layers in `modules_to_save`.
+    """
+    unknown = [gamma for gamma in gammas.by_role(Role.UNKNOWN) if gamma.trainable]
     if not unknown:
         return ""
     (reason, _), *others = Counter(gamma.reason for gamma in unknown).most_common()

@@ -26,7 +26,7 @@ from hf_gammareg.names import by_canonical_name, canonical_name
 from hf_gammareg.policy import decide, find_rule, policy_name
 from hf_gammareg.ranks import check_ranks
 from hf_gammareg.regroup import Outcome, regroup
-from hf_gammareg.report import summary_line, write_report
+from hf_gammareg.report import summary_line, unknown_text, write_report
 from hf_gammareg.resume import load_renamed
 from hf_gammareg.roles import find_gammas
 
@@ -253,7 +253,7 @@ class GammaRegTrainerMixin(_Base):
         )
         tell_outcome(self._outcome, self.optimizer, self.args.optim)
         if self._outcome != "lost":
-            say(line, loudly=bool(gammas.by_role(Role.UNKNOWN)))
+            say(line, loudly=bool(unknown_text(gammas)))
         if self._report_path:
             write_report(
                 self._report_path,
