@@ -7,6 +7,8 @@ import pytest
 import timm.optim
 import torch
 from accelerate import Accelerator
+from accelerate.scheduler import AcceleratedScheduler
+from accelerate.state import AcceleratorState
 from timm.optim import list_optimizers
 from timm.optim.kron import Kron
 from timm.scheduler import create_scheduler_v2
@@ -298,6 +300,22 @@ def test_what_accelerate_prepared():
     accelerator = Accelerator(cpu=True)
     assert decay_budget(*accelerator.prepare(optimizer, scheduler), STEPS) == plain
     assert plain.optimizer == "AdamW"
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_a_prepared_scheduler_steps_once_for_each_process(split, monkeypatch):
+    accelerator = Accelerator(cpu=True)
+    monkeypatch.setitem(AcceleratorState._shared_state, "num_processes", 2)
+    weight = gamma()
+    optimizer = torch.optim.AdamW([weight], lr=LR, weight_decay=DECAY)
+    scheduler = get_scheduler("linear", optimizer, 5, STEPS)
+    prepared = AcceleratedScheduler(scheduler, accelerator.prepare(optimizer), split_batches=split)
+    budget = decay_budget(optimizer, prepared, STEPS // 2)
+    for _ in range(STEPS // 2):
+        weight.grad = torch.zeros_like(weight)
+        prepared.optimizers[0].step()
+        prepared.step()
+    assert budget.factor == pytest.approx(weight[0].item() / 1.5, rel=1e-9)
 
 
 def test_given_learning_rates_are_those_of_the_schedule():

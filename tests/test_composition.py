@@ -15,8 +15,17 @@ from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
+from transformers import LlamaConfig, LlamaForCausalLM, Trainer
 
-from hf_gammareg import GammaRegError, apply_lr_scale, decay_budget, find_gammas, param_groups
+from hf_gammareg import (
+    GammaRegArguments,
+    GammaRegError,
+    GammaRegTrainer,
+    apply_lr_scale,
+    decay_budget,
+    find_gammas,
+    param_groups,
+)
 from hf_gammareg import timm as ours
 from hf_gammareg.policy import decide
 
@@ -387,3 +396,57 @@ def test_groups_of_timm_under_any_torch_optimizer(gammas):
     apply_lr_scale(optimizer)
     scales = {group["lr_scale"] for group in layered}
     assert {round(group["lr"], 9) for group in optimizer.param_groups} == {round(0.1 * scale, 9) for scale in scales}
+
+
+class StillLlama(LlamaForCausalLM):
+    """Its gradients are 0, so that nothing moves a weight but decay."""
+
+    def forward(self, input_ids=None, labels=None):
+        logits = super().forward(input_ids=input_ids).logits
+        return logits.sum() * 0.0, logits
+
+
+def llama(frozen):
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 20, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    config = LlamaConfig(**sizes, num_hidden_layers=2, num_key_value_heads=2, tie_word_embeddings=True)
+    model = StillLlama(config)
+    for name in frozen:
+        model.get_parameter(name).requires_grad_(False)
+    return model
+
+
+FIRST = "model.layers.0.input_layernorm.weight"
+
+
+@pytest.mark.parametrize("strength", [None, 0.4])
+@pytest.mark.parametrize("frozen", [(), (FIRST, "model.embed_tokens.weight")])
+@pytest.mark.parametrize("policy", ["guidelines", "final", "trainer"])
+def test_the_trainer_with_tied_and_frozen_weights_and_accumulation(policy, frozen, strength, tmp_path):
+    options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "max_steps": 3, "learning_rate": 0.1}
+    usual = {"weight_decay": 0.2, "report_to": [], "use_cpu": True, "save_strategy": "no", "disable_tqdm": True}
+    args = GammaRegArguments(
+        str(tmp_path), gamma_policy=policy, gamma_weight_decay=strength, max_grad_norm=0.0, **options, **usual
+    )
+    data = [{"input_ids": [1, 2, 3, 4], "labels": [1, 2, 3, 4]}] * 16
+    trainer = GammaRegTrainer(llama(frozen), args, train_dataset=data)
+    trainer.train()
+    model, start = trainer.model, llama(frozen)
+    plain = set(Trainer.get_decay_parameter_names(trainer, start))
+    decides = decide(find_gammas(start, {"input_ids": torch.zeros(2, 4, dtype=torch.long)}), start, policy)
+    found = by_name(trainer.optimizer.param_groups, model, "weight_decay")
+    rates = [0.1 * (1 - step / 3) for step in range(3)]
+    assert all(group["params"] for group in trainer.optimizer.param_groups)
+    for name, parameter in start.named_parameters():
+        decays = decides.get(name, name in plain)
+        wanted = 0.0 if not decays else 0.2 if strength is None or name not in decides else strength
+        if name in frozen:
+            wanted = 0.0
+            assert name not in found
+        else:
+            assert found[name] == wanted
+        # One decay for each step, not for each of the batches that it accumulates.
+        factor = torch.tensor([1 - rate * wanted for rate in rates]).prod()
+        assert torch.allclose(model.get_parameter(name), parameter * factor, rtol=1e-5), name
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert found.keys() == {name for name, parameter in model.named_parameters() if parameter.requires_grad}

@@ -69,10 +69,6 @@ class StableAdamW(AdamW):
     """Keeps the groups that it is given."""
 
 
-def bits(params, lr=1e-3, optim_bits=32, is_paged=False, **kwargs):
-    return AdamW(params, lr)
-
-
 @pytest.fixture
 def stand_ins(monkeypatch):
     """The modules that the Trainer would import, with optimizers that treat groups as the real ones do."""
