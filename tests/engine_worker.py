@@ -9,15 +9,19 @@ import os
 import sys
 from pathlib import Path
 
+import timm
 import torch
-from accelerate.state import PartialState
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from transformers import ViTForImageClassification
 
-from hf_gammareg import GammaRegArguments, GammaRegError, GammaRegTrainer
+from hf_gammareg import GammaRegArguments, GammaRegError, GammaRegTrainer, find_gammas
 from hf_gammareg.names import canonical_name
+from hf_gammareg.ranks import check_ranks
+from hf_gammareg.timm import create_optimizer_v2
 
 GLOBAL_BATCH, STEPS = 8, 20
 
@@ -111,6 +115,41 @@ def values(model, names):
     return found
 
 
+def raw(folder, model_folder):
+    """A plain Accelerate loop over a model of timm; one process, too."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(cpu=True)
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit", img_size=32, num_classes=3)
+    gammas = find_gammas(model)
+    groups = {"lr": 1e-2, "weight_decay": 0.5, "gammas": gammas}
+    optimizer = create_optimizer_v2(model, "adamw", **groups)
+    check_ranks(optimizer.param_groups)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(STEPS):
+        pixels, labels = torch.randn(GLOBAL_BATCH, 3, 32, 32, generator=generator), torch.arange(GLOBAL_BATCH) % 3
+        own = slice(accelerator.process_index, None, accelerator.num_processes)
+        accelerator.backward(torch.nn.functional.cross_entropy(model(pixels[own]), labels[own]))
+        optimizer.step()
+        optimizer.zero_grad()
+    strengths = {name: group["weight_decay"] for group in optimizer.param_groups for name in group["param_names"]}
+    return {
+        "wrappers": wrappers(model),
+        "roles": {gamma.name: str(gamma.role) for gamma in gammas},
+        "decay": {name: strengths[name] for name in gammas.names},
+        "gammas": values(model, gammas.names),
+    }
+
+
+def flat(folder, model_folder):
+    """FSDP1 without `use_orig_params`: a layer is one parameter, and no gamma can be treated apart."""
+    os.environ["FSDP_USE_ORIG_PARAMS"] = "false"
+    trainer = make_trainer("plain", folder, model_folder, use_cpu=False, max_steps=1)
+    trainer.train()
+    return json.loads((Path(folder) / "gamma_report.json").read_text()) if os.environ["RANK"] == "0" else {}
+
+
 def disagree(folder, model_folder):
     """Rank 1 wants another policy than rank 0: what each of them says before it trains."""
     policy = "none" if os.environ["RANK"] == "1" else "guidelines"
@@ -151,7 +190,7 @@ def main(settings):
     own = folder / f"rank{os.environ['RANK']}"
     results = {}
     for run in settings["runs"]:
-        special = {"disagree": disagree, "meshes": meshes}.get(run)
+        special = {"disagree": disagree, "meshes": meshes, "raw": raw, "flat": flat}.get(run)
         results[run] = (
             special(own, settings["model"]) if special else train(run, own, settings["model"], **settings["options"])
         )

@@ -153,7 +153,7 @@ def test_8_bit_optimizers(run, single):
 
 
 def test_ddp(single, model_folder, tmp_path):
-    runs = ["plain", "own_strength", "accumulation", "checkpointing", "disagree"]
+    runs = ["plain", "own_strength", "accumulation", "checkpointing", "disagree", "raw"]
     runs += ["lora", "lora_norms"] if importlib.util.find_spec("peft") else []
     ranks, said = launch(CONFIGS / "ddp_cpu.yaml", runs, model_folder, tmp_path, env={"ACCELERATE_USE_CPU": "true"})
     for run in runs:
@@ -163,10 +163,10 @@ def test_ddp(single, model_folder, tmp_path):
             assert "found that rank 1 has" in found["error"]
             continue
         assert "DistributedDataParallel" in found["wrappers"]
-        check(found, single(run))
+        check(found, engine_worker.raw(None, None) if run == "raw" else single(run))
         if run in ("plain", "accumulation", "checkpointing"):
             check(found, single("plain"))
-    assert said.stderr.count("hf_gammareg: policy 'guidelines' decays 4 of 5") == len(runs) - 2
+    assert said.stderr.count("hf_gammareg: policy 'guidelines' decays 4 of 5") == 4 + ("lora" in runs)
 
 
 def test_ddp_in_bf16(single, model_folder, tmp_path):
@@ -182,16 +182,20 @@ GPUS = {"ACCELERATE_TORCH_DEVICE": "cpu"}
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_fsdp(version, single, model_folder, tmp_path):
-    runs = ["plain", "own_strength", "disagree", *(["meshes"] if version == 2 else [])]
+    runs = ["plain", "own_strength", "disagree", {1: "flat", 2: "meshes"}[version]]
     config = CONFIGS / f"fsdp{version}.yaml"
     ranks, said = launch(config, runs, model_folder, tmp_path, shim=True, env=GPUS, use_cpu=False)
     for run in ("plain", "own_strength"):
         found = same_on_both(ranks, run)
         assert found["wrappers"][0] == {1: "FullyShardedDataParallel", 2: "FSDPViTForImageClassification"}[version]
         check(found, single(run))
-    assert said.stderr.count("hf_gammareg: policy 'guidelines' decays 4 of 5") == len(runs) - 1
+    assert said.stderr.count("hf_gammareg: policy 'guidelines' decays 4 of 5") == version + 1
     assert "found that rank 1 has" in same_on_both(ranks, "disagree")["error"]
-    if version == 2:
+    if version == 1:
+        assert ranks[0]["flat"]["honoured"] is False
+        assert "under FSDP1 set use_orig_params" in said.stderr
+    else:
+        assert "under FSDP1" not in said.stderr
         found = same_on_both(ranks, "meshes")
         assert [len(meshes) for meshes in found["meshes"]] == [1] * len(found["groups"])
         assert len({meshes[0] for meshes in found["meshes"]}) == 3
