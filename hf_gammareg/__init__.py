@@ -28,7 +28,9 @@ _HOME = {
     "param_groups": "groups",
     "Measurement": "measure",
     "verify": "measure",
-    "GammaRegArguments": "trainer",
+    "GammaRegArguments": "arguments",
+    "PolicyState": "policy_state",
+    "match_by_name": "matching",
     "GammaRegTrainer": "trainer",
     "GammaRegTrainerMixin": "trainer",
 }

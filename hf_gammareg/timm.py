@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.gammas import GammaMap
 from hf_gammareg.groups import Group, apply_lr_scale, param_groups
+from hf_gammareg.matching import match_by_name
 from hf_gammareg.policy import Policy
 
 __all__ = ["create_optimizer", "create_optimizer_v2", "param_group_fn"]
@@ -89,7 +90,8 @@ def create_optimizer_v2(
     All other arguments are timm's.
 
     Returns:
-        timm's optimizer; each group has its own `weight_decay` and its `param_names`.
+        timm's optimizer; each group has its own `weight_decay` and its `param_names`. It loads checkpoints by name
+        (see `hf_gammareg.match_by_name`).
 
     Raises:
         GammaRegError: an unknown policy, a strength that is negative or not finite, a pattern that matches nothing,
@@ -115,6 +117,7 @@ def create_optimizer_v2(
     if param_group_fn is not None:
         groups = _place(_as_groups(param_group_fn(model_or_params)), model_or_params, weight_decay, **gamma_options)
         optimizer = _timm_create_optimizer_v2(groups, opt, weight_decay=weight_decay, **settings)
+        match_by_name(optimizer, model_or_params)
         return _scaled(optimizer, lr_scale)
     make_groups = _param_group_fn(
         weight_decay=weight_decay,
@@ -128,6 +131,7 @@ def create_optimizer_v2(
     )
     # Each group has its own decay by now; like timm, leave the optimizer's default at 0.
     optimizer = _timm_create_optimizer_v2(make_groups(model_or_params), opt, weight_decay=0.0, **settings)
+    match_by_name(optimizer, model_or_params)
     return _scaled(optimizer, lr_scale)
 
 

@@ -4,95 +4,36 @@ from __future__ import annotations
 
 import logging as _logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate.utils import send_to_device
 from accelerate.utils.deepspeed import DummyOptim
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
 from hf_gammareg.budget import decay_kind
 from hf_gammareg.capture import same_random_state
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.gammas import GammaMap, Role
-from hf_gammareg.groups import check_strength
 from hf_gammareg.hf_deepspeed import groups_of
+from hf_gammareg.hf_resume import REPORT_NAME, ResumeMixin
 from hf_gammareg.hf_telling import say, tell_budget, tell_outcome
 from hf_gammareg.inputs import placement, unwrapped
 from hf_gammareg.names import by_canonical_name, canonical_name
-from hf_gammareg.policy import decide, find_rule, policy_name
+from hf_gammareg.policy import decide
+from hf_gammareg.policy_state import PolicyState
 from hf_gammareg.ranks import check_ranks
 from hf_gammareg.regroup import Outcome, regroup
 from hf_gammareg.report import summary_line, unknown_text, write_report
-from hf_gammareg.resume import load_renamed
 from hf_gammareg.roles import find_gammas
 
 logger = _logging.getLogger(__name__)
 
-REPORT_NAME = "gamma_report.json"
-"""The file that a run leaves in its `output_dir`."""
 
-
-@dataclass
-class GammaRegArguments(TrainingArguments):
-    """`transformers.TrainingArguments` with the options for gammas; made for `HfArgumentParser` too.
-
-    >>> GammaRegArguments("out", gamma_policy="last,absorbed", gamma_no_decay=["*.bn1.weight"]).gamma_no_decay
-    ['*.bn1.weight']
-
-    Raises:
-        GammaRegError: an unknown policy, a strength that is negative or not finite, patterns that are no strings.
-    """
-
-    gamma_policy: str = field(
-        default="guidelines",
-        metadata={
-            "help": "Which normalization gains (gammas) weight decay touches: guidelines (those at the end of a "
-            "residual branch and those that a later normalization absorbs), all, none, trainer or timm (what those "
-            "two do by themselves), iwd, qwen3_next, or roles separated by commas, such as last,absorbed."
-        },
-    )
-    gamma_weight_decay: float | None = field(
-        default=None,
-        metadata={"help": "Weight decay of the gammas that decay. Default: the run's --weight_decay."},
-    )
-    gamma_decay: list[str] | None = field(
-        default=None,
-        metadata={"help": "Glob patterns of gammas that decay whatever the policy says, such as *.bn1.weight."},
-    )
-    gamma_no_decay: list[str] | None = field(
-        default=None,
-        metadata={"help": "Glob patterns of gammas that do not decay whatever the policy says."},
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        find_rule(self.gamma_policy)
-        self.gamma_policy = policy_name(self.gamma_policy)
-        self.weight_decay = check_strength("weight_decay", self.weight_decay)
-        if self.gamma_weight_decay is not None:
-            self.gamma_weight_decay = check_strength("gamma_weight_decay", self.gamma_weight_decay)
-        for option in ("gamma_decay", "gamma_no_decay"):
-            patterns = getattr(self, option)
-            patterns = [patterns] if isinstance(patterns, str) else patterns
-            if not isinstance(patterns, list | None) or not all(isinstance(entry, str) for entry in patterns or ()):
-                raise GammaRegError(
-                    f"Expected `{option}` to be a list of patterns such as ['*.bn1.weight'], found {patterns!r}. "
-                    "Correct it."
-                )
-            setattr(self, option, patterns)
-
-
-if TYPE_CHECKING:
-    _Base = Trainer
-else:
-    _Base = object
-
-
-class GammaRegTrainerMixin(_Base):
+class GammaRegTrainerMixin(ResumeMixin):
     """What makes a Trainer put the gammas where the policy says; for `Seq2SeqTrainer` and others.
 
     The options are those of `GammaRegArguments`; with plain `TrainingArguments` they have their defaults. An
@@ -175,6 +116,9 @@ class GammaRegTrainerMixin(_Base):
             self._outcome = self._regroup(optimizer, self.model if model is None else model)
             check_ranks(getattr(optimizer, "param_groups", ()))
             self._tell()
+            if self._outcome != "lost":
+                state = PolicyState(self.gammas, self.gamma_decays, self._option("policy")).state_dict()
+                self._resume_by_name(optimizer, self.model if model is None else model, state)
         elif not self._made_optimizer:
             logger.warning(
                 f"{type(self).__name__} was given an optimizer and leaves its groups as they are: no gamma policy "
@@ -191,15 +135,6 @@ class GammaRegTrainerMixin(_Base):
             optimizer = self.optimizer if optimizer is None else optimizer
             tell_budget(optimizer, scheduler, num_training_steps, names, self._report_path)
         return scheduler
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self.is_fsdp_enabled or not load_renamed(self.model if model is None else model, resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_best_model(self) -> None:
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if sharded or not load_renamed(self.model, self.state.best_model_checkpoint):
-            super()._load_best_model()
 
     def _option(self, name: str) -> Any:
         return getattr(self.args, f"gamma_{name}", "guidelines" if name == "policy" else None)
