@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,15 +74,8 @@ class ResumeMixin(_Base):
             _warn(differs)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        try:
+        with _fits("optimizer and scheduler states", checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
-        except (GammaRegError, torch.OutOfMemoryError):
-            raise
-        except (pickle.UnpicklingError, OSError, EOFError, RuntimeError, KeyError, ValueError, TypeError) as error:
-            raise GammaRegError(
-                f"Expected optimizer and scheduler states that fit this run in {checkpoint!r}, found "
-                f"{type(error).__name__}: {error}. {ANEW}"
-            ) from error
         if checkpoint is not None and isinstance(getattr(self.optimizer, "optimizer", self.optimizer), Optimizer):
             fit_scheduler(self.lr_scheduler, self.optimizer)  # type: ignore[arg-type]
 
@@ -91,13 +86,28 @@ class ResumeMixin(_Base):
         super()._save_optimizer_and_scheduler(output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if self.is_fsdp_enabled or not load_renamed(self.model if model is None else model, resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        with _fits("weights", resume_from_checkpoint):
+            if self.is_fsdp_enabled or not load_renamed(self.model if model is None else model, resume_from_checkpoint):
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self) -> None:
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if sharded or not load_renamed(self.model, self.state.best_model_checkpoint):
             super()._load_best_model()
+
+
+@contextlib.contextmanager
+def _fits(what: str, checkpoint: str | None) -> Iterator[None]:
+    """Turn what loading raises into one clear error."""
+    try:
+        yield
+    except (GammaRegError, torch.OutOfMemoryError):
+        raise
+    except (pickle.UnpicklingError, OSError, EOFError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise GammaRegError(
+            f"Expected {what} that fit this run in {checkpoint!r}, found {type(error).__name__}: {said}. {ANEW}"
+        ) from error
 
 
 def _warn(text: str) -> None:
