@@ -171,7 +171,9 @@ def meshes(folder, model_folder):
     fully_shard(first, mesh=flat)
     fully_shard(second, mesh=other)
     groups = trainer.create_optimizer().param_groups
+    fully_shard(trainer.model, mesh=flat)
     return {
+        "roles_when_sharded": {gamma.name: str(gamma.role) for gamma in find_gammas(trainer.model)},
         "groups": [group["param_names"] for group in groups],
         "meshes": [sorted({str(getattr(p, "device_mesh", None)) for p in group["params"]}) for group in groups],
         "decay": [group["weight_decay"] for group in groups],

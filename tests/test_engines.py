@@ -197,6 +197,7 @@ def test_fsdp(version, single, model_folder, tmp_path):
     else:
         assert "under FSDP1" not in said.stderr
         found = same_on_both(ranks, "meshes")
+        assert found["roles_when_sharded"] == ROLES
         assert [len(meshes) for meshes in found["meshes"]] == [1] * len(found["groups"])
         assert len({meshes[0] for meshes in found["meshes"]}) == 3
         assert len(found["groups"]) == 6  # decayed and not, on each of two meshes and on none

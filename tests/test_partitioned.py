@@ -72,3 +72,10 @@ class Bare(nn.Module):
 def test_without_copy_and_configuration_it_is_an_error():
     with pytest.raises(GammaRegError, match="Find the gammas of the model before it is partitioned"):
         find_gammas(partitioned(Bare()), torch.zeros(2, 4))
+
+
+def test_a_model_of_dtensors_that_can_be_neither_is_traced_as_it_is():
+    model = Bare()
+    for parameter in model.parameters():
+        parameter.device_mesh = "a mesh"
+    assert whole(model) is model
