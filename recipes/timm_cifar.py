@@ -35,7 +35,7 @@ from tqdm.auto import tqdm
 from training_state import Progress, find_checkpoint, save_checkpoint
 from transformers import HfArgumentParser
 
-from hf_gammareg import GammaRegError, decay_budget, find_gammas
+from hf_gammareg import GammaRegError, PolicyState, decay_budget, find_gammas, fit_scheduler
 from hf_gammareg.metrics import Accuracy
 from hf_gammareg.policy import decide
 from hf_gammareg.ranks import check_ranks
@@ -232,13 +232,15 @@ def main() -> None:
     updates = -(-len(loader) // args.gradient_accumulation_steps)
     scheduler = create_scheduler(args, optimizer.optimizer, updates)
     budget = tell_budget(accelerator, optimizer, scheduler, updates * args.num_epochs, decays)
-    progress = Progress()
-    accelerator.register_for_checkpointing(progress, *([scheduler] if scheduler is not None else []))
+    progress, policy = Progress(), PolicyState(gammas, decays, args.policy)
+    accelerator.register_for_checkpointing(progress, policy, *([scheduler] if scheduler is not None else []))
     if args.with_tracking:
         accelerator.init_trackers("timm_cifar", {k: v for k, v in vars(args).items() if v is not None})
 
     settings = vars(args) | vars(data_args) | {"dataset": data.name}
     begin(accelerator, args, settings)
+    if scheduler is not None:
+        fit_scheduler(scheduler, optimizer.optimizer)  # the checkpoint may be of a run with other groups
     if accelerator.is_main_process:
         report = {"policy": args.policy, "weight_decay": args.weight_decay, "decay_budget": budget}
         write_report(output_dir / "gamma_report.json", gammas, decays, **report)
@@ -277,7 +279,7 @@ def main() -> None:
 
 def begin(accelerator: Accelerator, args: argparse.Namespace, settings: dict[str, Any]) -> None:
     """Load the checkpoint to resume from, if one is named, and leave the settings in the output folder."""
-    fixed = ("dataset", "model", "policy", "opt", "num_epochs", "batch_size", "seed", "max_train_samples")
+    fixed = ("dataset", "model", "opt", "num_epochs", "batch_size", "seed", "max_train_samples")
     fixed = {name: settings[name] for name in fixed}
 
     def checked() -> Path | None:

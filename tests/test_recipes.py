@@ -40,13 +40,22 @@ def environment(tmp_path):
     return os.environ | offline | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def command(recipe, folder, *options):
-    return [sys.executable, str(ROOT / "recipes" / f"{recipe}.py"), "--output_dir", str(folder), *options]
+# `--cpu --num_processes 2` starts one process (accelerate 1.15): only with several "GPUs" does it start several.
+TWO_PROCESSES = [
+    *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
+    *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"),
+]
 
 
-def start(environment, recipe, folder, *options):
-    """Run a recipe in a process of its own."""
-    arguments = command(recipe, folder, *options)
+def command(recipe, folder, *options, processes=1):
+    launch = [sys.executable] if processes == 1 else TWO_PROCESSES
+    return [*launch, str(ROOT / "recipes" / f"{recipe}.py"), "--output_dir", str(folder), *options]
+
+
+def start(environment, recipe, folder, *options, processes=1):
+    """Run a recipe in a process of its own, or in two."""
+    arguments = command(recipe, folder, *options, processes=processes)
+    environment = environment | ({"ACCELERATE_USE_CPU": "true"} if processes > 1 else {})
     return subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
@@ -82,12 +91,14 @@ def same_weights(one, other):
 
 def kill_when(environment, arguments, sign):
     """Start a run and kill it, as hard as a machine that goes down, once the file or folder `sign` is there."""
-    run = subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    environment = environment | {"ACCELERATE_USE_CPU": "true"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    run = subprocess.Popen(arguments, env=environment, start_new_session=True, **quiet)
     end = time.monotonic() + 200
     while not sign.exists() and run.poll() is None and time.monotonic() < end:
         time.sleep(0.01)
     assert run.poll() is None, "the run ended before it could be killed"
-    run.send_signal(signal.SIGKILL)
+    os.killpg(run.pid, signal.SIGKILL)  # the processes that it started, too
     run.wait()
 
 
@@ -200,14 +211,16 @@ def test_a_hub_that_does_not_answer_is_one_line_and_status_2(environment, tmp_pa
     assert "Traceback" not in run.stderr
 
 
-def test_a_killed_vit_run_resumes_to_the_same_metrics_and_weights(environment, tmp_path):
-    # Checkpoints in the middle of an epoch (8 steps each): the hard case, with augmentation.
-    options = [*DIGITS, *RUNS["vit_cifar"], "--save_strategy", "steps", "--save_steps", "3", "--num_train_epochs", "4"]
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_vit_run_resumes_to_the_same_metrics_and_weights(environment, tmp_path, processes):
+    # Checkpoints in the middle of an epoch (8 steps each, or 4): the hard case, with augmentation.
+    options = [*DIGITS, *RUNS["vit_cifar"], "--save_strategy", "steps", "--save_steps", "3"]
+    options += ["--num_train_epochs", str(4 * processes)]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start(environment, "vit_cifar", whole, *options).returncode == 0
-    kill_when(environment, command("vit_cifar", killed, *options), killed / "checkpoint-12")
+    assert start(environment, "vit_cifar", whole, *options, processes=processes).returncode == 0
+    kill_when(environment, command("vit_cifar", killed, *options, processes=processes), killed / "checkpoint-12")
     assert not (killed / "all_results.json").exists()
-    run = start(environment, "vit_cifar", killed, *options)
+    run = start(environment, "vit_cifar", killed, *options, processes=processes)
     assert run.returncode == 0, run.stderr
     assert "Resuming from" in run.stderr
     for name in ("eval_accuracy", "eval_loss", "train_loss"):
@@ -215,18 +228,32 @@ def test_a_killed_vit_run_resumes_to_the_same_metrics_and_weights(environment, t
     assert same_weights(whole, killed)
 
 
-def test_a_killed_timm_run_resumes_to_the_same_metrics_and_weights(environment, tmp_path):
-    options = [*DIGITS, *RUNS["timm_cifar"], "--checkpointing_steps", "3", "--sched", "onecycle", "--num_epochs", "4"]
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_timm_run_resumes_to_the_same_metrics_and_weights(environment, tmp_path, processes):
+    options = [*DIGITS, *RUNS["timm_cifar"], "--checkpointing_steps", "3", "--sched", "onecycle"]
+    options += ["--num_epochs", str(4 * processes)]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start(environment, "timm_cifar", whole, *options).returncode == 0
-    kill_when(environment, command("timm_cifar", killed, *options), killed / "step_12")
+    assert start(environment, "timm_cifar", whole, *options, processes=processes).returncode == 0
+    # With two processes an epoch is 4 steps: after the third there is no checkpoint but at multiples of 3 inside one.
+    sign = {1: "step_12", 2: "step_9"}[processes]
+    kill_when(environment, command("timm_cifar", killed, *options, processes=processes), killed / sign)
     assert not (killed / "all_results.json").exists()
-    run = start(environment, "timm_cifar", killed, *options, "--resume_from_checkpoint", "latest")
+    resume = ["--resume_from_checkpoint", "latest"]
+    run = start(environment, "timm_cifar", killed, *options, *resume, processes=processes)
     assert run.returncode == 0, run.stderr
     assert "Resumed from checkpoint" in run.stdout
     for name in ("eval_accuracy", "eval_loss", "train_loss"):
         assert results(killed)[name] == pytest.approx(results(whole)[name], rel=1e-6)
     assert same_weights(whole, killed)
+
+
+def test_the_timm_recipe_resumes_with_another_policy_and_says_what_moved(call, tmp_path, caplog):
+    options = ["--output_dir", tmp_path / "out", *DIGITS, *RUNS["timm_cifar"], "--checkpointing_steps", "epoch"]
+    assert call("timm_cifar", *options).returncode == 0
+    options += ["--resume_from_checkpoint", tmp_path / "out" / "epoch_1", "--policy", "all"]
+    assert call("timm_cifar", *options).returncode == 0
+    assert "The checkpoint's policy was guidelines, this run's is all; now decaying: " in caplog.text
+    assert "Optimizer state matched by name: weight decay 0 becomes 0.05 for " in caplog.text
 
 
 def test_an_unfinished_checkpoint_is_passed_over_and_other_settings_are_not_resumed(call, tmp_path):
@@ -245,17 +272,7 @@ def test_an_unfinished_checkpoint_is_passed_over_and_other_settings_are_not_resu
 
 @pytest.mark.parametrize("recipe", RUNS)
 def test_accelerate_launches_it_in_two_processes(environment, tmp_path, recipe):
-    # `--cpu --num_processes 2` starts one process (accelerate 1.15): only with several "GPUs" does it start several.
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    run = subprocess.run(
-        [*launch, *command(recipe, tmp_path / "out", *DIGITS, *RUNS[recipe])[1:]],
-        env=environment | {"ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    run = start(environment, recipe, tmp_path / "out", *DIGITS, *RUNS[recipe], processes=2)
     assert run.returncode == 0, run.stderr
     assert run.stdout.count("Test accuracy: ") == 1
     assert {path.name for path in (tmp_path / "out").iterdir()} >= LEFT
