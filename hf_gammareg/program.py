@@ -52,7 +52,8 @@ class _Builder:
         for node in self.program.graph.nodes:
             if node.op == "placeholder":
                 op, parameter = kinds.get(node.name, ("input", None))
-                values[node] = self._add(op, {}, node.meta.get("val"), "", parameter)
+                made = values[node] = self._add(op, {}, node.meta.get("val"), "", parameter)
+                made.name = node.name
         returned = self._run(self.program.graph_module, values, "")
         users = {
             spec.arg.name

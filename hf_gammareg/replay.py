@@ -89,16 +89,37 @@ class Replay:
 
 
 def call(step: fx.Node, values: Mapping[str, Any]) -> Any:
-    """Run one op of the pass.
+    """Run one op of the pass, for large factors to go through.
 
     What is random is held still, ReLU6 lacks its upper bound, which a large factor would meet, and norms have almost
     no eps.
     """
-    args: Any
-    kwargs: Any
-    args, kwargs = fx.node.map_arg((step.args, dict(step.kwargs)), lambda node: values[node.name])
+    op, args, kwargs = _filled(step, values)
     target: Any = step.target
-    op = getattr(getattr(target, "_schema", None), "name", "").removeprefix("aten::")
+    if op in ("relu6", "hardtanh") and (len(args) < 2 or args[1] >= 0):
+        with torch.no_grad():
+            return torch.relu(args[0])
+    if op in NORM_KINDS:
+        place = [argument.name for argument in target._schema.arguments].index("eps")
+        if len(args) > place and args[place] is not None:
+            args = (*args[:place], args[place] * EPS, *args[place + 1 :])
+        elif kwargs.get("eps") is not None:
+            kwargs = {**kwargs, "eps": kwargs["eps"] * EPS}
+    return _run(target, op, args, kwargs)
+
+
+def steady(step: fx.Node, values: Mapping[str, Any]) -> Any:
+    """Run one op of the pass as it is, with what is random held still."""
+    return _run(step.target, *_filled(step, values))
+
+
+def _filled(step: fx.Node, values: Mapping[str, Any]) -> tuple[str, Any, Any]:
+    """An op's name, if it is one of ATen's, and its arguments."""
+    args, kwargs = fx.node.map_arg((step.args, dict(step.kwargs)), lambda node: values[node.name])
+    return getattr(getattr(step.target, "_schema", None), "name", "").removeprefix("aten::"), args, kwargs
+
+
+def _run(target: Any, op: str, args: Any, kwargs: Any) -> Any:
     with torch.no_grad():
         if op in _DROPOUT:
             return args[0]
@@ -110,15 +131,7 @@ def call(step: fx.Node, values: Mapping[str, Any]) -> Any:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 return target(*args, **kwargs)
-        if op in ("relu6", "hardtanh") and (len(args) < 2 or args[1] >= 0):
-            return torch.relu(args[0])
         if op == "scaled_dot_product_attention":
             kwargs = {name: value for name, value in kwargs.items() if name != "dropout_p"}
             args = (*args[:4], 0.0, *args[5:]) if len(args) > 4 else args
-        if op in NORM_KINDS:
-            place = [argument.name for argument in target._schema.arguments].index("eps")
-            if len(args) > place and args[place] is not None:
-                args = (*args[:place], args[place] * EPS, *args[place + 1 :])
-            elif kwargs.get("eps") is not None:
-                kwargs = {**kwargs, "eps": kwargs["eps"] * EPS}
         return target(*args, **kwargs)

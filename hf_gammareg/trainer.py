@@ -19,6 +19,7 @@ from hf_gammareg.capture import same_random_state
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.gammas import GammaMap, Role
 from hf_gammareg.hf_deepspeed import groups_of
+from hf_gammareg.hf_monitor import attach_monitors
 from hf_gammareg.hf_resume import REPORT_NAME, ResumeMixin
 from hf_gammareg.hf_telling import say, tell_budget, tell_outcome
 from hf_gammareg.inputs import placement, unwrapped
@@ -92,6 +93,7 @@ class GammaRegTrainerMixin(ResumeMixin):
         """Train as `Trainer.train` does; the roles are found first, before anything wraps the model."""
         if self.model_init is None:
             self._analysed()
+        attach_monitors(self)
         return super().train(*args, **kwargs)
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
