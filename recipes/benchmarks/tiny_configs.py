@@ -228,7 +228,18 @@ SPECIAL: dict[str, Callable[[Any], None]] = {
             "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
         }
     ),
-    "dbrx": _with(attn_config__rope_theta=10000.0, attn_config__clip_qkv=8.0),
+    "blip-2": _with(image_token_index=50000),
+    # Experts chosen by the data are traced on the CPU, with real weights: narrow ones.
+    "dbrx": _with(
+        attn_config__rope_theta=10000.0,
+        attn_config__clip_qkv=8.0,
+        d_model=256,
+        ffn_config__hidden_size=256,
+        ffn_config__ffn_hidden_size=256,
+    ),
+    # As many tokens for an image as the default vision tower's 14 x 14 patches can be pooled to.
+    **dict.fromkeys(("gemma3", "shieldgemma2"), _with(mm_tokens_per_image=49)),
+    "longcat_flash": _with(hidden_size=512, ffn_hidden_size=256, expert_ffn_hidden_size=64, n_routed_experts=8),
     "eomt": _with(num_blocks=1),
     "eomt_dinov3": _with(num_blocks=1),
     "deepseek_v2": _with(num_experts_per_tok=2),

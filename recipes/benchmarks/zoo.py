@@ -204,7 +204,9 @@ def run(
     jobs: Annotated[int, typer.Option(min=1, help="Models at a time.")] = 1,
     limit: Annotated[float, typer.Option(help="Seconds a model may take.")] = 300.0,
     memory_gib: Annotated[float, typer.Option(help="Memory a process may take, in GiB.")] = 16.0,
-    retry: Annotated[bool, typer.Option(help="Measure models again whose line holds an error.")] = False,
+    retry: Annotated[
+        bool, typer.Option(help="Measure models again that crashed, were not traced or have gammas of unknown role.")
+    ] = False,
 ) -> None:
     """Measure models and write a line for each."""
     sys.path.insert(0, str(Path(__file__).parent))
@@ -216,7 +218,7 @@ def run(
         names = random.Random(0).sample(names, min(sample, len(names)))
     rows = read(out)
     if retry:
-        rows = {source: row for source, row in rows.items() if not row["error"]}
+        rows = {source: row for source, row in rows.items() if not row["error"] and not row["unknown"]}
         out.write_text("".join(json.dumps(row) + "\n" for row in rows.values()), encoding="utf-8")
     todo = [name for name in names if name not in rows]
     console = Console(stderr=True)
