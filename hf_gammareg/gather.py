@@ -34,12 +34,13 @@ def whole_values(model: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
         GammaRegError: if the model has no parameter of one of the names, or has it on the meta device.
     """
     found: dict[str, Tensor] = {}
-    # Under FSDP1 a parameter is whole while its own unit is, so inner units come first.
     for unit, context in _units(model):
         with context:
             live = {}
+            inner = _of_inner_units(unit)
             for name, parameter in unit.named_parameters(remove_duplicate=False):
-                if (name := _name(model, unit, name)) in names and name not in found and name not in live:
+                name = _name(model, unit, name)
+                if name in names and name not in found.keys() | live.keys() and id(parameter) not in inner:
                     live[name] = parameter
             with _gathered(list(live.values())):
                 found |= _on_cpu({name: _full(parameter) for name, parameter in live.items()})
@@ -65,8 +66,8 @@ def is_main_process() -> bool:
 
 
 def _units(model: nn.Module) -> Iterator[tuple[nn.Module, AbstractContextManager[Any]]]:
-    """Parts of a model, each with what makes its parameters whole meanwhile."""
-    units = [module for module in model.modules() if _is_fsdp1(module)][::-1]
+    """Parts of a model, the outer ones first, each with what makes its own parameters whole meanwhile."""
+    units = [module for module in model.modules() if _is_fsdp1(module)]
     if not units:
         yield model, contextlib.nullcontext()
         return
@@ -74,6 +75,12 @@ def _units(model: nn.Module) -> Iterator[tuple[nn.Module, AbstractContextManager
 
     for unit in units:
         yield unit, FullyShardedDataParallel.summon_full_params(unit, recurse=False, writeback=False)
+
+
+def _of_inner_units(unit: nn.Module) -> set[int]:
+    """The parameters of FSDP1 units inside this one, which are whole only while those are."""
+    inner = [module for module in unit.modules() if _is_fsdp1(module) and module is not unit]
+    return {id(parameter) for module in inner for parameter in module.parameters()}
 
 
 def _is_fsdp1(module: nn.Module) -> bool:
