@@ -36,7 +36,7 @@ def whole_values(model: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for unit, context in _units(model):
         with context:
-            live = {}
+            live: dict[str, nn.Parameter] = {}
             inner = _of_inner_units(unit)
             for name, parameter in unit.named_parameters(remove_duplicate=False):
                 name = _name(model, unit, name)
