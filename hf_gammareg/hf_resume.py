@@ -76,8 +76,17 @@ class ResumeMixin(_Base):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with _fits("optimizer and scheduler states", checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
-        if checkpoint is not None and isinstance(getattr(self.optimizer, "optimizer", self.optimizer), Optimizer):
-            fit_scheduler(self.lr_scheduler, self.optimizer)  # type: ignore[arg-type]
+        inner = getattr(self.optimizer, "optimizer", self.optimizer)
+        if checkpoint is None or not isinstance(inner, Optimizer):
+            return
+        if self.is_fsdp_enabled and not inner.state and _keeps_state(inner):
+            # accelerate 1.15 reads into what the fresh optimizer holds, and that is nothing.
+            raise GammaRegError(
+                f"Expected FSDP to load the optimizer state of {checkpoint!r}, found that it loaded none and would go "
+                "on from fresh moments. Use FSDP2, or with FSDP1 fsdp_state_dict_type FULL_STATE_DICT for saving too, or "
+                "start anew from the checkpoint's weights."
+            )
+        fit_scheduler(self.lr_scheduler, inner)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         report = Path(self.args.output_dir or "") / REPORT_NAME
@@ -94,6 +103,10 @@ class ResumeMixin(_Base):
         sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         if sharded or not load_renamed(self.model, self.state.best_model_checkpoint):
             super()._load_best_model()
+
+
+def _keeps_state(optimizer: Optimizer) -> bool:
+    return not (type(optimizer) is torch.optim.SGD and not any(group["momentum"] for group in optimizer.param_groups))
 
 
 @contextlib.contextmanager

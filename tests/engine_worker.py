@@ -75,6 +75,37 @@ def train(run, folder, model_folder, **options):
     trainer = make_trainer(run, folder, model_folder, **options)
     shapes = [list(parameter.shape) for parameter in trainer.model.parameters()]
     trainer.train()
+    return outcome(trainer, shapes)
+
+
+def resumed(folder, model_folder, policy="guidelines", **options):
+    """Half of the steps under a policy, saved; the others in a new Trainer, under the guidelines, from there."""
+    shared = Path(folder).parent / f"resumed_{policy}"  # both ranks write to it
+    half = {"max_steps": STEPS // 2, "save_strategy": "steps", "save_steps": STEPS // 2}
+    make_trainer("plain", shared, model_folder, gamma_policy=policy, **options | half).train()
+    trainer = make_trainer("plain", shared / "again", model_folder, **options)
+    shapes = [list(parameter.shape) for parameter in trainer.model.parameters()]
+    trainer.train(resume_from_checkpoint=str(shared / f"checkpoint-{STEPS // 2}"))
+    return outcome(trainer, shapes)
+
+
+def resumed_from_none(folder, model_folder, **options):
+    """The first half under a policy by which no gamma decays: the groups have other members then."""
+    return resumed(folder, model_folder, policy="none", **options)
+
+
+def refused(folder, model_folder, **options):
+    """What is said where a run can't go on with another policy: DeepSpeed finds its optimizer state by position, FSDP1
+    finds none in a sharded checkpoint."""
+    os.environ["FSDP_STATE_DICT_TYPE"] = "SHARDED_STATE_DICT"
+    try:
+        return resumed_from_none(folder, model_folder, **options)
+    except GammaRegError as error:
+        return {"error": str(error)}
+
+
+def outcome(trainer, shapes):
+    """What became of the gammas."""
     strengths = {}
     for group in trainer.optimizer.param_groups:
         strengths |= dict.fromkeys(group["param_names"], group["weight_decay"])
@@ -193,9 +224,13 @@ def main(settings):
     results = {}
     for run in settings["runs"]:
         special = {"disagree": disagree, "meshes": meshes, "raw": raw, "flat": flat}.get(run)
-        results[run] = (
-            special(own, settings["model"]) if special else train(run, own, settings["model"], **settings["options"])
-        )
+        again = {"resumed": resumed, "resumed_from_none": resumed_from_none, "refused": refused}.get(run)
+        if special:
+            results[run] = special(own, settings["model"])
+        elif again:
+            results[run] = again(own, settings["model"], **settings["options"])
+        else:
+            results[run] = train(run, own, settings["model"], **settings["options"])
     (folder / f"{own.name}.json").write_text(json.dumps(results))
 
 
