@@ -83,8 +83,8 @@ class ResumeMixin(_Base):
             # accelerate 1.15 reads into what the fresh optimizer holds, and that is nothing.
             raise GammaRegError(
                 f"Expected FSDP to load the optimizer state of {checkpoint!r}, found that it loaded none and would go "
-                "on from fresh moments. Use FSDP2, or with FSDP1 fsdp_state_dict_type FULL_STATE_DICT for saving too, or "
-                "start anew from the checkpoint's weights."
+                "on from fresh moments. Use FSDP2, or with FSDP1 fsdp_state_dict_type FULL_STATE_DICT for saving too, "
+                "or start anew from the checkpoint's weights."
             )
         fit_scheduler(self.lr_scheduler, inner)
 
