@@ -18,6 +18,7 @@ from hf_gammareg.budget import decay_kind
 from hf_gammareg.capture import same_random_state
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.gammas import GammaMap, Role
+from hf_gammareg.hf_card import CardMixin
 from hf_gammareg.hf_deepspeed import groups_of
 from hf_gammareg.hf_monitor import attach_monitors
 from hf_gammareg.hf_resume import REPORT_NAME, ResumeMixin
@@ -34,7 +35,7 @@ from hf_gammareg.roles import find_gammas
 logger = _logging.getLogger(__name__)
 
 
-class GammaRegTrainerMixin(ResumeMixin):
+class GammaRegTrainerMixin(CardMixin, ResumeMixin):
     """What makes a Trainer put the gammas where the policy says; for `Seq2SeqTrainer` and others.
 
     The options are those of `GammaRegArguments`; with plain `TrainingArguments` they have their defaults. An
@@ -170,6 +171,10 @@ class GammaRegTrainerMixin(ResumeMixin):
             now = tuple(replace(gamma, trainable=states[canonical_name(gamma.name)]) for gamma in self.gammas)
             self._analysis = self._analysed()[0], replace(self.gammas, gammas=now)
         return outcome
+
+    @property
+    def _policy_applied(self) -> bool:
+        return self._made_optimizer and self._outcome != "lost"
 
     @property
     def _report_path(self) -> Path | None:
