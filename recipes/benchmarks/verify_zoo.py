@@ -13,11 +13,13 @@ from __future__ import annotations
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
+from children import in_children, one_line
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -204,8 +206,7 @@ def measured(source: str, every: bool) -> dict[str, Any]:
             if not m.agrees
         ]
     except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
-        row["error"] = f"{type(error).__name__}: {lines[0][:300]}"
+        row["error"] = one_line(error)
     return row | {"seconds": round(time.perf_counter() - started, 1)}
 
 
@@ -221,6 +222,9 @@ def main(
     out: Annotated[Path, typer.Option(help="Where the lines go.")] = Path("verify_zoo.jsonl"),
     only: Annotated[list[str] | None, typer.Option(help="A source of the list; several times for several.")] = None,
     every: Annotated[bool, typer.Option("--every", help="Every gamma in place of one of each kind.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Models at a time.")] = 1,
+    limit: Annotated[float, typer.Option(help="Seconds a model may take.")] = 900.0,
+    memory_gib: Annotated[float, typer.Option(help="Memory a process may take, in GiB.")] = 16.0,
 ) -> None:
     """Measure the roles of every architecture in the list and print what disagrees."""
     names = only or list(SOURCES)
@@ -231,12 +235,13 @@ def main(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress, out.open("a", encoding="utf-8") as file:
         task = progress.add_task("verify", total=len(names), completed=len(names) - len(todo))
-        for name in todo:
-            progress.update(task, description=name[-40:])
-            rows[name] = measured(name, every)
-            file.write(json.dumps(rows[name]) + "\n")
+        work = partial(measured, every=every)
+        # Each model leaves its values behind in the allocator: a process takes ten.
+        for row in in_children(work, todo, jobs=jobs, limit=limit, memory_gib=memory_gib, each=10):
+            rows[row["source"]] = row
+            file.write(json.dumps(row) + "\n")
             file.flush()
-            progress.advance(task)
+            progress.update(task, advance=1, description=row["source"][-40:])
     bad = summarise([rows[name] for name in names])
     sys.exit(1 if bad else 0)
 
@@ -244,11 +249,11 @@ def main(
 def summarise(rows: list[dict[str, Any]]) -> int:
     """Print every disagreement and failure, and one line of totals; returns how many there are."""
     for row in rows:
-        for found in row["disagreements"]:
+        for found in row.get("disagreements", ()):
             print(f"{row['source']} {found['name']}: {found['role']}, measured {found['measured']}. {found['reason']}")
         if row["error"]:
             print(f"{row['source']} failed: {row['error']}")
-    disagreements = sum(len(row["disagreements"]) for row in rows)
+    disagreements = sum(len(row.get("disagreements", ())) for row in rows)
     failed = sum(row["error"] is not None for row in rows)
     gammas, measured, unknown = (sum(row.get(key, 0) for row in rows) for key in ("gammas", "measured", "unknown"))
     print(

@@ -11,23 +11,18 @@ are built on the `meta` device, those of transformers with two layers, so neithe
 from __future__ import annotations
 
 import json
-import multiprocessing
 import random
-import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from children import in_children, one_line
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-START = 60.0
-"""Seconds a fresh child process may take longer with its first model: it imports three libraries."""
 FAMILIES = ("timm", "torchvision", "transformers")
 ROLES = ("trunk", "shortcut", "final", "last", "absorbed", "gate", "unknown")
 
@@ -56,11 +51,11 @@ def measure(source: str) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     started = time.perf_counter()
-    row: dict[str, Any] = {"source": source, "model_type": source.partition("/")[2], "error": None}
+    row: dict[str, Any] = {"source": source, "error": None}
     try:
         row |= _analysed(source)
     except Exception as error:
-        row["error"] = f"{type(error).__name__}: {_line(error)}"
+        row["error"] = one_line(error)
     return row | {"seconds": round(time.perf_counter() - started, 2)}
 
 
@@ -109,87 +104,6 @@ def missed(model: Any, known: set[str]) -> list[str]:
     return found
 
 
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [""])[0][:300]
-
-
-# --- child processes ----------------------------------------------------------------------------------------------
-
-
-def _serve(pipe: Connection, memory_gib: float) -> None:
-    """Measure what comes down the pipe until None does."""
-    import io
-    import os
-    import warnings
-
-    sys.path.insert(0, str(Path(__file__).parent))
-    warnings.simplefilter("ignore")
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    try:
-        import resource
-
-        limit = int(memory_gib * 2**30)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    except ImportError:
-        pass  # not on this system
-    sys.stdout = sys.stderr = io.StringIO()
-    while (source := pipe.recv()) is not None:
-        pipe.send(measure(source))
-
-
-class Child:
-    """A process that measures one model at a time."""
-
-    def __init__(self, memory_gib: float) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, far = context.Pipe()
-        self.process = context.Process(target=_serve, args=(far, memory_gib), daemon=True)
-        self.process.start()
-        far.close()
-        self.source = ""
-        self.grace = START
-        self.deadline = 0.0
-
-    def start(self, source: str, limit: float) -> None:
-        self.source, self.deadline = source, time.monotonic() + limit + self.grace
-        self.grace = 0.0
-        self.pipe.send(source)
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.pipe.close()
-
-
-def measured(todo: list[str], jobs: int, limit: float, memory_gib: float) -> Iterator[dict[str, Any]]:
-    """Measure all these models, in child processes; yields records in the order they are done."""
-    todo = todo[::-1]
-    busy: list[Child] = []
-    idle: list[Child] = []
-    while todo or busy:
-        while todo and len(busy) < jobs:
-            child = idle.pop() if idle else Child(memory_gib)
-            child.start(todo.pop(), limit)
-            busy.append(child)
-        ready = wait([child.pipe for child in busy], timeout=1)
-        for child in list(busy):
-            late = time.monotonic() > child.deadline
-            if child.pipe not in ready and not late:
-                continue
-            busy.remove(child)
-            try:
-                if child.pipe not in ready:
-                    raise TimeoutError(f"not done after {limit:.0f} s")
-                yield child.pipe.recv()
-                idle.append(child)
-            except (EOFError, OSError, TimeoutError) as error:
-                child.stop()
-                reason = str(error) if isinstance(error, TimeoutError) else f"died ({child.process.exitcode})"
-                yield {"source": child.source, "model_type": child.source.partition("/")[2], "error": reason}
-    for child in idle:
-        child.stop()
-
-
 # --- commands -----------------------------------------------------------------------------------------------------
 
 
@@ -209,7 +123,6 @@ def run(
     ] = False,
 ) -> None:
     """Measure models and write a line for each."""
-    sys.path.insert(0, str(Path(__file__).parent))
     unknown = set(family or ()) - set(FAMILIES)
     if unknown:
         raise typer.BadParameter(f"expected {', '.join(FAMILIES)}, found {', '.join(sorted(unknown))}")
@@ -225,7 +138,7 @@ def run(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress, out.open("a", encoding="utf-8") as file:
         task = progress.add_task("gammas", total=len(names), completed=len(names) - len(todo))
-        for row in measured(todo, jobs, limit, memory_gib):
+        for row in in_children(measure, todo, jobs=jobs, limit=limit, memory_gib=memory_gib):
             file.write(json.dumps(row) + "\n")
             file.flush()
             progress.update(task, advance=1, description=row["source"][-40:])
