@@ -18,8 +18,8 @@ TAGS = ("hf_gammareg", "weight-decay", "normalization")
 """What the Hub finds these models by."""
 
 READING = (
-    "Which role a gamma has, and which roles decay, is this library's own reading of the paper's two analyses, computed "
-    "from the model's graph; it is not a statement of the paper's authors."
+    "Which role a gamma has, and which roles decay, is this library's own reading of the paper's two analyses, "
+    "computed from the model's graph; it is not a statement of the paper's authors."
 )
 
 CITATION = """\
@@ -64,10 +64,12 @@ def gamma_section(
     """
     from hf_gammareg import __version__
 
-    strength = weight_decay if gamma_weight_decay is None else gamma_weight_decay
+    strength = f"{weight_decay:g}"
+    if gamma_weight_decay is not None and gamma_weight_decay != weight_decay:
+        strength = f"{gamma_weight_decay:g}; the run's weight decay is {weight_decay:g}"
     decision = (
         f"Policy `{policy}` of hf_gammareg {__version__}: {sum(decays.values())} of {len(gammas)} normalization gains "
-        f"(gammas) decay, with weight decay {strength:g}; the run's weight decay is {weight_decay:g}."
+        f"(gammas) decay, with weight decay {strength}."
         if applied
         else f"The policy `{policy}` of hf_gammareg {__version__} was **not** applied when this card was written: the "
         "optimizer was not made by it, or kept groups of its own. The column `decays` says what the policy would do."
@@ -158,7 +160,8 @@ def metric_results(
         datasets: of each `type` (its id on the Hub) and `name`, and if known `config`, `split`, `revision`, `args`.
 
     Returns:
-        Results in the order of the metrics; none where no task or no data set is known, as the Hub wants both.
+        Results in the order of the metrics, losses last; none where no task or no data set is known, as the Hub wants
+        both.
     """
     numbers = {
         key.removeprefix("eval_"): value
@@ -175,7 +178,7 @@ def metric_results(
         )
         for task in tasks
         for dataset in datasets
-        for key, value in numbers.items()
+        for key, value in sorted(numbers.items(), key=lambda item: item[0].endswith("loss"))
     ]
 
 

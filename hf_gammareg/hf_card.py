@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import ModelCard
 from transformers import Trainer
-from transformers.modelcard import TrainingSummary
+from transformers.modelcard import TASK_TAG_TO_NAME_MAPPING, TrainingSummary
 
 from hf_gammareg.card import TAGS, check_card, gamma_section, is_repo_id, metric_results
 from hf_gammareg.history_plot import PLOT_NAME
@@ -57,6 +57,8 @@ class CardMixin(_Base):
         # An empty license keeps the summary from asking the Hub again.
         summary = TrainingSummary.from_trainer(self, license=license or "", model_name=model_name, **about)
         card.data.eval_results = metric_results(entry, tasks=_listed(summary.tasks), datasets=_datasets(summary))
+        for result in card.data.eval_results:
+            result.task_name = TASK_TAG_TO_NAME_MAPPING.get(result.task_type)
         card.data.model_name = summary.model_name
         if isinstance(base := card.data.get("base_model"), str) and not is_repo_id(base):
             card.data.base_model = None  # a folder

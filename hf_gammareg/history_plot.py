@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.gammas import Role
@@ -40,16 +41,23 @@ def plot_history(history: str | Path, path: str | Path | None = None, *, title: 
         key = f"gamma/{role}/mean"
         points = [(row["step"], row[key]) for row in rows if row.get(key) is not None]
         if points:
+            # Lines that lie on each other all show: the first ones are the thickest.
+            look: dict[str, Any] = {
+                "color": STYLE[role][1],
+                "linewidth": max(1.2, 5.0 - drawn),
+                "solid_capstyle": "round",
+            }
+            look["marker"] = "o" if len(points) == 1 else None
+            axes.plot(*zip(*points, strict=True), label=str(role), **look)
             drawn += 1
-            marker = "o" if len(points) < 30 else None
-            axes.plot(*zip(*points, strict=True), label=str(role), color=STYLE[role][1], marker=marker, markersize=3)
     if not drawn:
         raise GammaRegError(
             f"Expected a history with values of gammas in {str(history)!r}, found none. Measure at least once."
         )
-    axes.set_xlabel("optimizer step")
+    axes.set_xlabel("step")
     axes.set_ylabel("mean |gamma|")
     axes.set_title(title or "Gains of the normalization layers, by role")
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     try:

@@ -107,7 +107,7 @@ class GammaMonitor:
         """Drop what the history holds of later steps, because the run goes on from this one.
 
         Args:
-            step: optimizer steps done; 0 for a run from the beginning.
+            step: the last step that is done; 0 for a run from the beginning.
         """
         if self.history and is_main_process():
             self.history.resume(step)
@@ -118,7 +118,7 @@ class GammaMonitor:
         With FSDP or ZeRO-3 call it on every process: they gather the gammas together. Rank 0 writes.
 
         Args:
-            step: optimizer steps done.
+            step: where the run is, in the steps that it logs by: mostly optimizer steps.
             lr: the learning rate now: one number, one for each parameter name, or the optimizer that has it.
 
         Returns:

@@ -35,8 +35,11 @@ from tqdm.auto import tqdm
 from training_state import Progress, find_checkpoint, save_checkpoint
 from transformers import HfArgumentParser
 
-from hf_gammareg import GammaRegError, PolicyState, decay_budget, find_gammas, fit_scheduler
+from hf_gammareg import GammaMap, GammaMonitor, GammaRegError, PolicyState, decay_budget, find_gammas, fit_scheduler
+from hf_gammareg.history import HISTORY_NAME
+from hf_gammareg.history_plot import PLOT_NAME
 from hf_gammareg.metrics import Accuracy
+from hf_gammareg.picture import check_picture
 from hf_gammareg.policy import decide
 from hf_gammareg.ranks import check_ranks
 from hf_gammareg.report import write_report
@@ -67,6 +70,7 @@ def parse_arguments() -> tuple[DataArguments, argparse.Namespace]:
     add("--checkpointing_steps", help="Save the state every n batches, or 'epoch' for each epoch.")
     add("--resume_from_checkpoint", help="A folder that --checkpointing_steps left, or 'latest'.")
     add("--with_tracking", action="store_true", help="Log to all experiment trackers that are installed.")
+    add("--monitor_gammas", "--monitor-gammas", action="store_true", help="Measure the gammas after each epoch.")
     add("--project_dir", help="Where trackers write. Default: logs in the output folder.")
     data_args, args = parser.parse_args_into_dataclasses()
     if args.checkpointing_steps not in (None, "epoch"):
@@ -239,6 +243,7 @@ def main() -> None:
 
     settings = vars(args) | vars(data_args) | {"dataset": data.name}
     begin(accelerator, args, settings)
+    monitor = create_monitor(args, model, gammas, progress.batches)
     if scheduler is not None:
         fit_scheduler(scheduler, optimizer.optimizer)  # the checkpoint may be of a run with other groups
     if accelerator.is_main_process:
@@ -252,7 +257,8 @@ def main() -> None:
         epoch = progress.batches // len(loader)
         metrics = {"train_loss": loss, **evaluate(accelerator, model, eval_loader)}
         accelerator.print(f"epoch {epoch}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
-        accelerator.log(metrics | {"epoch": epoch}, step=progress.batches)
+        looked = monitor.measure(progress.batches, optimizer) if monitor else {}
+        accelerator.log(metrics | looked | {"epoch": epoch}, step=progress.batches)
         if args.checkpointing_steps == "epoch":
             save_checkpoint(accelerator, progress, output_dir / f"epoch_{epoch}")
     metrics = metrics or evaluate(accelerator, model, eval_loader)
@@ -271,10 +277,25 @@ def main() -> None:
         }
         shown = ("opt", "lr", "weight_decay", "sched", "num_epochs", "batch_size", "seed", "augmentation")
         settings = {name: settings[name] for name in shown}
-        save_results(output_dir, accelerator.unwrap_model(model), data.classes, size, results, settings, gammas.counts)
+        if monitor:
+            monitor.plot()
+        plain = accelerator.unwrap_model(model)
+        save_results(output_dir, plain, data.classes, size, results, settings, gammas, decays)
     if data.replaced:
         announce(f"TRAINED ON THE HANDWRITTEN DIGITS, NOT ON CIFAR-10. {data.replaced}")
     accelerator.print(f"Test accuracy: {metrics['eval_accuracy']:.2%} on {len(data.test)} images of {data.name}")
+
+
+def create_monitor(args: argparse.Namespace, model: torch.nn.Module, gammas: GammaMap, step: int) -> Any:
+    """The monitor that was asked for, with the history up to the step that the run begins at."""
+    if not args.monitor_gammas:
+        return None
+    check_picture(Path(args.output_dir) / PLOT_NAME)
+    monitor = GammaMonitor(model, gammas, history=Path(args.output_dir) / HISTORY_NAME)
+    monitor.resume(step)
+    if step == 0:
+        monitor.measure(0)
+    return monitor
 
 
 def begin(accelerator: Accelerator, args: argparse.Namespace, settings: dict[str, Any]) -> None:

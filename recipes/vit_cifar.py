@@ -38,7 +38,7 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 
-from hf_gammareg import GammaRegArguments, GammaRegError, GammaRegTrainer
+from hf_gammareg import GammaMonitorCallback, GammaRegArguments, GammaRegError, GammaRegTrainer
 from hf_gammareg.metrics import Accuracy
 
 
@@ -60,6 +60,7 @@ class RecipeArguments(GammaRegArguments):
     save_strategy: str = field(default="epoch", metadata={"help": "When to save a checkpoint: no, steps, epoch."})
     save_total_limit: int | None = field(default=2, metadata={"help": "How many checkpoints to keep."})
     logging_strategy: str = field(default="epoch", metadata={"help": "When to log: no, steps, epoch."})
+    monitor_gammas: bool = field(default=False, metadata={"help": "Measure the gammas whenever the loss is logged."})
 
 
 @dataclass
@@ -234,7 +235,7 @@ def main() -> None:
         data_collator=collate,
         compute_metrics=compute_metrics,
         processing_class=processor,
-        callbacks=[ExactResumption(train_images)],
+        callbacks=[ExactResumption(train_images), *([GammaMonitorCallback()] if args.monitor_gammas else [])],
     )
     if args.do_train:
         train(trainer, settings_of(args, model_args, data_args, data.name))
@@ -265,21 +266,17 @@ def train(trainer: GammaRegTrainer, settings: dict[str, Any]) -> None:
 
 
 def write_model_card(trainer: GammaRegTrainer, model_args: ModelArguments, data: ImageData) -> None:
-    """The Trainer's card, with what it can't know: a model with new weights, the gammas, a data set that stands in."""
+    """The Trainer's card, with what it can't know: a model with new weights, a data set that stands in."""
     trainer.create_model_card(
         tasks="image-classification",
-        tags=["image-classification", "vision", "hf_gammareg"],
+        tags=["image-classification", "vision"],
         dataset=data.name,
         dataset_tags=data.name,
         finetuned_from=model_args.model_name_or_path,
     )
     if not trainer.is_world_process_zero():
         return
-    roles = ", ".join(f"{count} {role}" for role, count in trainer.gammas.counts.items())
-    said = (
-        f"Weight decay on the normalization gains by hf_gammareg, policy `{trainer.args.gamma_policy}`: "
-        f"{sum(trainer.gamma_decays.values())} of {len(trainer.gammas)} decay ({roles})."
-    )
+    said = "Weight decay on its normalization gains goes by their role; see below."
     said += f"\n\nThe digits stand in for CIFAR-10: {data.replaced}" if data.replaced else ""
     path = Path(trainer.args.output_dir) / "README.md"
     text = path.read_text().replace("a fine-tuned version of [](https://huggingface.co/)", "a small ViT, trained anew")

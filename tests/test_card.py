@@ -65,6 +65,7 @@ def test_strengths_pictures_and_a_policy_that_was_not_applied_are_said(resnet):
     own = gamma_section(gammas, decays, **options, gamma_weight_decay=0.3, pictures={"a.png": "sizes"})
     assert "decay, with weight decay 0.3; the run's weight decay is 0.05." in own
     assert "![sizes](a.png)" in own
+    assert "decay, with weight decay 0.05.\n" in gamma_section(gammas, decays, **options, gamma_weight_decay=0.05)
     lost = gamma_section(gammas, decays, **options, applied=False)
     assert "was **not** applied" in lost
     assert "normalization gains (gammas) decay, with" not in lost
@@ -223,11 +224,8 @@ def test_the_trainers_card_and_more(tmp_path):
     values = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert values == pytest.approx({key: measured[ours][f"eval_{key}"] for key in ("accuracy", "loss")})
     for result in card.data.eval_results:
-        assert (result.task_type, result.dataset_type, result.dataset_name) == (
-            "image-classification",
-            "beans",
-            "Beans",
-        )
+        assert (result.task_type, result.task_name) == ("image-classification", "Image Classification")
+        assert (result.dataset_type, result.dataset_name) == ("beans", "Beans")
     assert card.data.model_name == "tiny"
     assert tags == ["vision"]
     assert check_card(card) is card

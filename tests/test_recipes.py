@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
 from torch import equal
-from transformers import pipeline
+from transformers import AutoModelForImageClassification, pipeline
 
 pytest.importorskip("sklearn")
 
@@ -121,6 +121,28 @@ def test_trains_and_leaves_results_report_model_and_card(call, tmp_path, recipe)
     card = (out / "README.md").read_text()
     assert "guidelines" in card
     assert ModelCard(card).data.eval_results[0].metric_value == pytest.approx(found["eval_accuracy"], abs=1e-4)
+
+
+@pytest.mark.parametrize(("recipe", "value"), [("vit_cifar", ["true"]), ("timm_cifar", [])])
+def test_the_gammas_are_monitored_if_asked(call, tmp_path, recipe, value):
+    out = tmp_path / "out"
+    options = [*DIGITS, *RUNS[recipe], "--monitor_gammas", *value]
+    run = call(recipe, "--output_dir", out, *options)
+    assert run.returncode == 0, run.stderr
+    rows = [json.loads(line) for line in (out / "gamma_history.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [0, 8, 16]
+    name = {"vit_cifar": "vit.layers.0.layernorm_before.weight", "timm_cifar": "layer1.0.bn1.weight"}[recipe]
+    report = json.loads((out / "gamma_report.json").read_text())
+    (role,) = (gamma["role"] for gamma in report["gammas"] if gamma["name"] == name)
+    if recipe == "vit_cifar":  # transformers saves under other names than it has
+        weights = AutoModelForImageClassification.from_pretrained(out).state_dict()
+    else:
+        weights = load_file(out / "model.safetensors")
+    sizes = weights[name].abs()
+    assert rows[-1][f"gamma/{role}/min"] <= sizes.min()
+    assert rows[-1][f"gamma/{role}/max"] >= sizes.max()
+    assert "](gamma_history.png)" in (out / "README.md").read_text()
+    assert (out / "gamma_history.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_saved_vit_is_what_transformers_loads_and_can_be_tuned(call, tmp_path):
