@@ -32,10 +32,11 @@ DEFAULTS = ("timm/resnet18", "timm/resnet50", "timm/vit_tiny_patch16_224", "timm
 
 
 def seconds(*calls: Callable[[], Any], repeats: int) -> list[float]:
-    """Median time of each call; the calls take turns, so that what else the machine does meets them alike."""
+    """Median time of each call; the calls take turns, forwards and backwards, so that all else meets them alike."""
     times: list[list[float]] = [[] for _ in calls]
-    for _ in range(repeats):
-        for call, taken in zip(calls, times, strict=True):
+    turns = list(zip(calls, times, strict=True))
+    for repeat in range(repeats):
+        for call, taken in turns if repeat % 2 else turns[::-1]:
             started = time.perf_counter()
             call()
             taken.append(time.perf_counter() - started)
@@ -81,9 +82,9 @@ def measure(name: str, repeats: int) -> list[str]:
         repeats=repeats,
     )
     optimizers = [torch.optim.AdamW(groups, lr=1e-4, foreach=True) for groups in (ours, plain)]
-    for optimizer in optimizers:
-        optimizer.step()
-    our_step, their_step = seconds(*(optimizer.step for optimizer in optimizers), repeats=5 * repeats)
+    steps = [optimizer.step for optimizer in optimizers]
+    seconds(*steps, repeats=2)  # the first one makes the state
+    our_step, their_step = seconds(*steps, repeats=20 * repeats)
     groups = f"{len(optimizers[0].param_groups)} / {len(optimizers[1].param_groups)}"
     times = (exporting, analysing, grouping, theirs, step)
     return [name, *(f"{1000 * t:,.1f}" for t in times), groups, f"{our_step / their_step:.2f}"]

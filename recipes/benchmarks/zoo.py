@@ -10,6 +10,7 @@ are built on the `meta` device, those of transformers with two layers, so neithe
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import time
@@ -51,23 +52,24 @@ def measure(source: str) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     started = time.perf_counter()
-    row: dict[str, Any] = {"source": source, "error": None}
+    row: dict[str, Any] = {"source": source, "error": None, "built": False}
     try:
-        row |= _analysed(source)
+        model = _model(source, "meta")
+        row |= {"built": True, **_analysed(source, model)}
     except Exception as error:
         row["error"] = one_line(error)
     return row | {"seconds": round(time.perf_counter() - started, 2)}
 
 
-def _analysed(source: str) -> dict[str, Any]:
+def _analysed(source: str, model: Any) -> dict[str, Any]:
     from hf_gammareg import find_gammas
 
-    model = _model(source, "meta")
     found = find_gammas(model)
     if found.source.startswith("none") and sum(p.numel() for p in model.parameters()) < 1e9:
-        # Models that make tensors on a device of their own choice can't be traced on meta.
-        model = _model(source, "cpu")
-        found = find_gammas(model)
+        # One path through a model whose data decide can be traced with real parameters only.
+        with contextlib.suppress(RuntimeError):  # out of memory
+            model = _model(source, "cpu")
+            found = find_gammas(model)
     unknown = Counter(gamma.reason for gamma in found if gamma.role == "unknown")
     return {
         "class": type(model).__name__,
@@ -163,9 +165,9 @@ def summary(
     markdown: Annotated[bool, typer.Option(help="A table for a README.")] = False,
     reasons: Annotated[bool, typer.Option(help="List errors, missed gammas and reasons of unknown ones, too.")] = False,
 ) -> None:
-    """Print models, gammas, roles, unknown, missed and crashed by family."""
+    """Print models, gammas and roles by family, and how many were missed, crashed, or can't be built here."""
     rows = list(read(out).values())
-    head = ["family", "models", "traced", "gammas", *ROLES, "missed", "crashed"]
+    head = ["family", "models", "traced", "gammas", *ROLES, "missed", "crashed", "not built"]
     lines = [_counted(family, [row for row in rows if row["source"].startswith(f"{family}/")]) for family in FAMILIES]
     lines = [line for line in lines if line[1] != "0"]
     if markdown:
@@ -186,15 +188,16 @@ def _counted(family: str, rows: list[dict[str, Any]]) -> list[str]:
     for row in good:
         roles.update(row["roles"])
     traced = sum(not row["graph"].startswith("none") for row in good)
-    numbers = [len(rows), traced, sum(row["n_gammas"] for row in good), *(roles[role] for role in ROLES)]
-    numbers += [sum(len(row["missed"]) for row in good), len(rows) - len(good)]
+    built = sum(row.get("built", True) for row in rows)
+    numbers = [built, traced, sum(row["n_gammas"] for row in good), *(roles[role] for role in ROLES)]
+    numbers += [sum(len(row["missed"]) for row in good), built - len(good), len(rows) - built]
     return [family, *(f"{number:,}" for number in numbers)]
 
 
 def _print_reasons(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if row["error"]:
-            print(f"crashed  {row['source']}: {row['error']}")
+            print(f"{'crashed ' if row.get('built', True) else 'unbuilt '} {row['source']}: {row['error']}")
             continue
         if row["graph"].startswith("none"):
             print(f"untraced {row['source']}: {row['graph']}")
