@@ -7,8 +7,10 @@
 The method, in import order: `errors`, `gammas` (records), `ops` (what each op does to a scale, and why), `graph`,
 `program` and `capture` (model to graph), `scale` (how a factor passes an op), `residual` (where branch and skip
 meet), `sites` (where a gamma multiplies), `roles` (graph to roles), `policy` (roles to decisions), `groups`
-(decisions to optimizer groups), `decay`, `schedule` and `budget` (what decay alone will do), then the front doors
-`trainer` and `timm`.
+(decisions to optimizer groups), then the front doors `trainer` and `timm`.
+
+Beside it: `decay` and `budget` (what decay is going to do), `matching` and `policy_state` (resuming), `ranks` and
+`partitioned` (several processes), `measure` (roles measured instead of derived).
 """
 
 from importlib import import_module
