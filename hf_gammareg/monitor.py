@@ -125,7 +125,8 @@ class GammaMonitor:
             Numbers by key, the same on every process.
 
         Raises:
-            GammaRegError: if the model lacks a gamma, or a probe finds a model that is sharded or can't be traced.
+            GammaRegError: if `lr` is of another kind, the model lacks a gamma, or a probe finds a model that is sharded
+                or can't be traced.
         """
         rates = learning_rates(lr, self.model, self.names)
         values = whole_values(self.model, self.names)
@@ -173,14 +174,22 @@ def learning_rates(
             say which is whose, else the parameters themselves.
         model: the model that an optimizer's parameters belong to.
         names: canonical names of parameters.
+
+    Raises:
+        GammaRegError: if `lr` is of another kind.
     """
     if lr is None:
         return {}
-    if isinstance(lr, int | float):
+    if isinstance(lr, int | float | Tensor):
         return dict.fromkeys(names, float(lr))
     if isinstance(lr, Mapping):
         given = {canonical_name(name): float(value) for name, value in lr.items()}
         return {name: given[name] for name in names if name in given}
+    if not hasattr(lr, "param_groups"):
+        raise GammaRegError(
+            f"Expected `lr` to be a number, a dictionary by parameter name or an optimizer, found {type(lr).__name__}. "
+            "Pass one of these, or None to leave the effective learning rate out."
+        )
     by_id = {id(parameter): canonical_name(name) for name, parameter in model.named_parameters()}
     rates: dict[str, float] = {}
     for group in unwrapped_optimizer(lr).param_groups:

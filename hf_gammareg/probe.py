@@ -146,13 +146,11 @@ class _Program:
     def _last_uses(self) -> dict[str, list[str]]:
         """By op the values that nothing reads after it."""
         last: dict[str, str] = {}
-        for step in self.steps:
-            for read_by_it in (step, *step.all_input_nodes):
-                last[read_by_it.name] = step.name
         sums = {total.node.name: total for total in self.sums}
         for step in self.steps:
-            if total := sums.get(step.name):
-                last |= dict.fromkeys((operand.name for operand in total.operands), step.name)
+            needed = [step.name, *(node.name for node in step.all_input_nodes)]
+            needed += [operand.name for operand in sums[step.name].operands] if step.name in sums else []
+            last |= dict.fromkeys(needed, step.name)
         done: dict[str, list[str]] = {}
         for name, step_name in last.items():
             done.setdefault(step_name, []).append(name)

@@ -163,6 +163,9 @@ def test_effective_learning_rate_of_layers_with_rates_of_their_own():
         found = monitor.measure(1, lr)
         assert {key: found[key] for key in EFFECTIVE} == pytest.approx(expected)
     assert not EFFECTIVE & monitor.measure(1).keys()
+    with pytest.raises(GammaRegError, match="found list"):
+        monitor.measure(1, [0.1])
+    assert monitor.measure(1, torch.tensor(0.5)) == monitor.measure(1, 0.5)
     assert monitor.measure(1, 0.0)["gamma/absorbed/effective_lr"] == 0.0
 
 
@@ -352,6 +355,29 @@ def test_the_probe_computes_what_the_model_computes():
     (total,) = ResidualProbe(model, (batch,)).measure()
     assert total.branch == pytest.approx(branch.var(), rel=1e-4)
     assert total.skip == pytest.approx(batch.numpy().var(), rel=1e-5)
+
+
+class Chained(nn.Module):
+    """A sum of three, whose operands are needed again after it."""
+
+    def __init__(self):
+        super().__init__()
+        self.start, self.one, self.two = (nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x):
+        skip = self.start(x)
+        one, two = self.one(skip), self.two(skip)
+        total = skip + one + two
+        return torch.cat([total, skip * one, two], dim=1)
+
+
+def test_several_branches_count_as_their_sum():
+    torch.manual_seed(0)
+    model, batch = Chained(), torch.randn(16, 4)
+    skip = model.start(batch)
+    branch = (model.one(skip) + model.two(skip)).detach().numpy()
+    (total,) = ResidualProbe(model, batch).measure()
+    assert (total.branch, total.skip) == pytest.approx((branch.var(), skip.detach().numpy().var()), rel=1e-5)
 
 
 def test_the_probe_looks_past_autocast():
