@@ -64,11 +64,12 @@ def gamma_section(
     """
     from hf_gammareg import __version__
 
+    acting = {gamma.name: decays[gamma.name] and gamma.trainable for gamma in gammas}
     strength = f"{weight_decay:g}"
     if gamma_weight_decay is not None and gamma_weight_decay != weight_decay:
         strength = f"{gamma_weight_decay:g}; the run's weight decay is {weight_decay:g}"
     decision = (
-        f"Policy `{policy}` of hf_gammareg {__version__}: {sum(decays.values())} of {len(gammas)} normalization gains "
+        f"Policy `{policy}` of hf_gammareg {__version__}: {sum(acting.values())} of {len(gammas)} normalization gains "
         f"(gammas) decay, with weight decay {strength}."
         if applied
         else f"The policy `{policy}` of hf_gammareg {__version__} was **not** applied when this card was written: the "
@@ -76,7 +77,7 @@ def gamma_section(
     )
     lines = ["## Weight decay on the normalization gains", "", decision, ""]
     lines += markdown_lines(["decays"], table_rows(gammas, [decays]))
-    lines += [*closing_lines(gammas, decays), "", f"{READING} The guidelines are those of:", "", CITATION, ""]
+    lines += [*closing_lines(gammas, acting), "", f"{READING} The guidelines are those of:", "", CITATION, ""]
     for name, shown in (pictures or {}).items():
         lines += [f"![{shown}]({name})", ""]
     return "\n".join(lines)

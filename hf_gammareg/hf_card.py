@@ -56,6 +56,7 @@ class CardMixin(_Base):
         entry, best = self._measured()
         # An empty license keeps the summary from asking the Hub again.
         summary = TrainingSummary.from_trainer(self, license=license or "", model_name=model_name, **about)
+        card.data.tags = list(dict.fromkeys([*(card.data.get("tags") or ()), *given, *TAGS]))  # PEFT keeps only its own
         card.data.eval_results = metric_results(entry, tasks=_listed(summary.tasks), datasets=_datasets(summary))
         for result in card.data.eval_results:
             result.task_name = TASK_TAG_TO_NAME_MAPPING.get(result.task_type)

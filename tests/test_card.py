@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -69,6 +70,17 @@ def test_strengths_pictures_and_a_policy_that_was_not_applied_are_said(resnet):
     lost = gamma_section(gammas, decays, **options, applied=False)
     assert "was **not** applied" in lost
     assert "normalization gains (gammas) decay, with" not in lost
+
+
+def test_frozen_gammas_do_not_decay_whatever_the_policy(resnet):
+    gammas = replace(resnet[0], gammas=tuple(replace(g, trainable=g.role == "last") for g in resnet[0]))
+    text = gamma_section(gammas, dict.fromkeys(gammas.names, True), policy="all", weight_decay=0.1)
+    count = gammas.counts["last"]
+    assert f"{count} of {len(gammas)} normalization gains (gammas) decay" in text
+    assert f"; {count} of them decay." in text
+    assert {row["role"]: row["decays"] for row in table(text)} == {
+        role: "yes" if role == "last" else "frozen" for role in gammas.counts
+    }
 
 
 def test_a_model_without_gammas_has_a_section_too():
@@ -281,6 +293,26 @@ def test_a_folder_that_was_fine_tuned_is_no_base_model(tmp_path):
     assert ModelCard.load(tmp_path / "out" / "README.md").data.get("base_model") is None
     ours.create_model_card(finetuned_from="google/vit-base-patch16-224")
     assert ModelCard.load(tmp_path / "out" / "README.md").data.base_model == "google/vit-base-patch16-224"
+
+
+def test_the_card_that_peft_rewrites(tmp_path):
+    peft = pytest.importorskip("peft")
+    model = vit()
+    model.config._name_or_path = "/home/someone/model"
+    norms = ["layernorm_before", "layernorm_after"]
+    model = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules="all-linear", modules_to_save=norms))
+    ours = trainer(tmp_path, model=model)
+    ours.train()
+    ours.evaluate()
+    ours.save_model()  # leaves PEFT's own card
+    ours.create_model_card(tags="vision", **ABOUT)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.library_name == "peft"
+    assert set(card.data.tags) >= {"lora", "vision", *TAGS}
+    assert len(card.data.eval_results) == 2
+    assert card.data.get("base_model") is None
+    assert "4 of 9 normalization gains" in card.text
+    assert "Policy `guidelines`" in check_card(card).text
 
 
 def test_other_processes_write_nothing(tmp_path, monkeypatch):
