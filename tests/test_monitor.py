@@ -380,7 +380,18 @@ def test_several_branches_count_as_their_sum():
     assert (total.branch, total.skip) == pytest.approx((branch.var(), skip.detach().numpy().var()), rel=1e-5)
 
 
-def test_the_probe_looks_past_autocast():
+@pytest.fixture
+def fresh_accelerate():
+    """accelerate keeps its settings for a process; others' tests have theirs."""
+    from accelerate.state import AcceleratorState, GradientState
+
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+def test_the_probe_looks_past_autocast(fresh_accelerate):
     from accelerate import Accelerator
 
     model = net()
@@ -656,12 +667,10 @@ def test_the_roles_of_plain_trainer_can_be_given(tmp_path):
     assert not (tmp_path / "gamma_history.png").exists()
 
 
-def test_an_accelerate_loop_logs_to_its_trackers(tmp_path):
+def test_an_accelerate_loop_logs_to_its_trackers(fresh_accelerate, tmp_path):
     pytest.importorskip("tensorboard")
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
 
-    AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(cpu=True, log_with="tensorboard", project_dir=str(tmp_path))
     accelerator.init_trackers("loop")
     model = net()
