@@ -54,7 +54,7 @@ def measure(source: str) -> dict[str, Any]:
     started = time.perf_counter()
     row: dict[str, Any] = {"source": source, "error": None, "built": False}
     try:
-        model = _model(source, "meta")
+        model = build(source, "meta")
         row |= {"built": True, **_analysed(source, model)}
     except Exception as error:
         row["error"] = one_line(error)
@@ -68,7 +68,7 @@ def _analysed(source: str, model: Any) -> dict[str, Any]:
     if found.source.startswith("none") and sum(p.numel() for p in model.parameters()) < 1e9:
         # One path through a model whose data decide can be traced with real parameters only.
         with contextlib.suppress(RuntimeError):  # out of memory
-            model = _model(source, "cpu")
+            model = build(source, "cpu")
             found = find_gammas(model)
     unknown = Counter(gamma.reason for gamma in found if gamma.role == "unknown")
     return {
@@ -82,7 +82,8 @@ def _analysed(source: str, model: Any) -> dict[str, Any]:
     }
 
 
-def _model(source: str, device: str) -> Any:
+def build(source: str, device: str) -> Any:
+    """A model of the zoo, those of transformers with two layers, in train mode."""
     from hf_gammareg.sources import build_on, load_source, model_from_config
 
     family, _, name = source.partition("/")
