@@ -130,7 +130,9 @@ def closing_lines(gammas: GammaMap, decays: Mapping[str, bool] | None = None) ->
     """What stands below a table: how many gammas of which role, how many decay, and what is to be doubted."""
     if not len(gammas):
         return [f"No gammas: this model has no normalization layer with a gain. Graph: {gammas.source}."]
-    deciding = f"; {sum(decays.values())} of them decay" if decays is not None else ""
+    deciding = ""
+    if decays is not None:
+        deciding = f"; {sum(decays[gamma.name] for gamma in gammas if gamma.trainable)} of them decay"
     lines = [f"{_plural(len(gammas))}: {_counts(gammas.gammas)}{deciding}. Graph: {gammas.source}."]
     if centred := [gamma for gamma in gammas if gamma.zero_centered]:
         words = ("multiplies", "its gain") if len(centred) == 1 else ("multiply", "their gains")
