@@ -104,7 +104,8 @@ def parse_arguments() -> tuple[RecipeArguments, ModelArguments, DataArguments]:
     try:
         return parser.parse_json_file(path) if path.suffix == ".json" else parser.parse_yaml_file(path)
     except (OSError, ValueError) as error:
-        raise GammaRegError(f"Expected a file of arguments, found {str(path)!r}: {error}. Correct the file.") from error
+        said = str(error).rstrip(".")
+        raise GammaRegError(f"Expected a file of arguments, found {str(path)!r}: {said}. Correct the file.") from error
 
 
 def small_vit(args: ModelArguments, data: ImageData) -> tuple[PreTrainedModel, BaseImageProcessor]:

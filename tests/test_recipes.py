@@ -292,6 +292,28 @@ def test_an_unfinished_checkpoint_is_passed_over_and_other_settings_are_not_resu
     assert "another --output_dir" in run.stderr
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"output_dir": "out", "gamma_policy": "guidlines"}', "found 'guidlines'"),
+        ('{"output_dir": "out", "gamma_polcy": "all"}', "gamma_polcy"),
+        ('{"output_dir": "out",', "Expecting property name"),
+        (None, "No such file"),
+    ],
+)
+def test_a_broken_file_of_arguments_is_one_line_and_status_2(call, tmp_path, text, said):
+    path = tmp_path / "arguments.json"
+    if text is not None:
+        path.write_text(text)
+    run = call("vit_cifar", path)
+    assert run.returncode == 2
+    lines = run.stderr.strip().splitlines()
+    assert len(lines) == 1
+    assert "Expected a file of arguments" in lines[0]
+    assert said in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("recipe", RUNS)
 def test_accelerate_launches_it_in_two_processes(environment, tmp_path, recipe):
     run = start(environment, recipe, tmp_path / "out", *DIGITS, *RUNS[recipe], processes=2)
