@@ -35,6 +35,8 @@ class ResumeMixin(_Base):
     """What makes a Trainer resume by names: weights, optimizer state and decisions."""
 
     _resumed: Path | None = None
+    _by_name: bool = False
+    """Whether the optimizer is ours to arrange; one that the caller passed is not."""
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train as `Trainer.train` does; a checkpoint is looked into first.
@@ -59,7 +61,8 @@ class ResumeMixin(_Base):
 
     def _resume_by_name(self, optimizer: Optimizer, model: Any, state: dict[str, Any]) -> None:
         """Make the optimizer load by name, and compare the policy's state with that of the checkpoint resumed from."""
-        if isinstance(optimizer, Optimizer) and not self.is_deepspeed_enabled:
+        self._by_name = isinstance(optimizer, Optimizer) and not self.is_deepspeed_enabled
+        if self._by_name:
             match_by_name(optimizer, model, say=_warn)
         if self._resumed is None or not (saved := _saved_policy(self._resumed / REPORT_NAME)):
             return
@@ -86,7 +89,8 @@ class ResumeMixin(_Base):
                 "on from fresh moments. Use FSDP2, or with FSDP1 fsdp_state_dict_type FULL_STATE_DICT for saving too, "
                 "or start anew from the checkpoint's weights."
             )
-        fit_scheduler(self.lr_scheduler, inner)
+        if self._by_name:
+            fit_scheduler(self.lr_scheduler, inner)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         report = Path(self.args.output_dir or "") / REPORT_NAME
@@ -133,7 +137,10 @@ def _saved_policy(path: Path) -> dict[str, Any] | None:
         return None
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
-        gammas = {gamma["name"]: {"role": gamma["role"], "decays": gamma["decays"]} for gamma in report["gammas"]}
+        gammas = {
+            gamma["name"]: {"role": gamma["role"], "decays": gamma["decays"] and gamma.get("trainable", True)}
+            for gamma in report["gammas"]
+        }
         return {"policy": report["policy"], "gammas": gammas}
     except (ValueError, KeyError, TypeError) as error:
         raise GammaRegError(

@@ -40,7 +40,9 @@ class PolicyState:
         say: Callable[[str], None] = logger.warning,
     ) -> None:
         self.policy = policy_name(policy)
-        self.gammas = {gamma.name: {"role": str(gamma.role), "decays": decays[gamma.name]} for gamma in gammas}
+        self.gammas = {
+            gamma.name: {"role": str(gamma.role), "decays": decays[gamma.name] and gamma.trainable} for gamma in gammas
+        }
         self.say = say
 
     def state_dict(self) -> dict[str, Any]:

@@ -345,3 +345,39 @@ def test_a_failed_resume_leaves_the_trainer_usable(ours, tmp_path):
         run.train(resume_from_checkpoint=str(tmp_path / "nowhere"))
     run.train()
     assert run.state.global_step == 4
+
+
+def adapted():
+    peft = pytest.importorskip("peft")
+    norms = ["layernorm_before", "layernorm_after", "layernorm"]
+    return peft.get_peft_model(vit(), peft.LoraConfig(r=4, target_modules="all-linear", modules_to_save=norms))
+
+
+def test_an_adapter_resumes_as_if_it_had_not_stopped(tmp_path, caplog):
+    whole = trainer(tmp_path / "whole", model=adapted(), **SAVED)
+    whole.train()
+    resumed = trainer(tmp_path / "resumed", model=adapted(), **SAVED)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    weights = [run.model.state_dict() for run in (whole, resumed)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    changed = trainer(tmp_path / "changed", model=adapted(), gamma_policy="all", **SAVED)
+    changed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    # The frozen originals that PEFT keeps decay in neither run.
+    assert "now decaying: 'vit.layernorm.modules_to_save.default.weight'." in caplog.text
+
+
+def test_an_optimizer_and_scheduler_that_were_passed_are_left_alone_on_resume(tmp_path):
+    def run(**options):
+        torch.manual_seed(0)
+        model = vit()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
+        scheduler.base_lrs = [0.7]  # its own business
+        made = trainer(tmp_path, model=model, init={"optimizers": (optimizer, scheduler)}, **options)
+        made.train(resume_from_checkpoint=options["max_steps"] > 2)
+        return made
+
+    run(**SAVED | {"max_steps": 2})
+    resumed = run(**SAVED)
+    assert "param_names" not in resumed.optimizer.param_groups[0]
+    assert resumed.lr_scheduler.base_lrs == [0.7]
