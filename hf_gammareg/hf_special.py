@@ -75,6 +75,11 @@ def _image_list(facts: Facts) -> dict[str, Any]:
     return {"pixel_values": facts.floats(facts.batch, 1, facts.channels, *facts.image_size)}
 
 
+def _one_channel(facts: Facts) -> dict[str, Any]:
+    """Wave forms with a dimension for their one channel."""
+    return {"input_values": facts.floats(facts.batch, 1, 16000)}
+
+
 def _speecht5(facts: Facts) -> dict[str, Any]:
     mels = int(facts.config.num_mel_bins)
     made: dict[str, Any] = {"decoder_input_ids": None, "input_ids": None}
@@ -112,6 +117,8 @@ SPECIAL: dict[str, Callable[[Facts], dict[str, Any]]] = {
     },
     "qwen3_asr": _frames(200),
     "siglip2": _siglip2,
+    **dict.fromkeys(("vibevoice", "vibevoice_asr"), _one_channel),
+    "fun_asr_nano": _frames(64, 560),
     "speecht5": _speecht5,
     "voxtral_realtime": lambda facts: {"input_ids": facts.ids(facts.batch, FRAMES // 8)},
     "xmod": lambda facts: {"lang_ids": facts.zeros(facts.batch)},
