@@ -21,6 +21,7 @@ from hf_gammareg.matching import fit_scheduler, match_by_name
 from hf_gammareg.policy_state import difference
 from hf_gammareg.renamed import load_renamed
 from hf_gammareg.report import write_whole
+from hf_gammareg.wrappers import unwrapped_optimizer
 
 REPORT_NAME = "gamma_report.json"
 """The file that a run leaves in its `output_dir`, and in each checkpoint."""
@@ -79,7 +80,7 @@ class ResumeMixin(_Base):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         with _fits("optimizer and scheduler states", checkpoint):
             super()._load_optimizer_and_scheduler(checkpoint)
-        inner = getattr(self.optimizer, "optimizer", self.optimizer)
+        inner = unwrapped_optimizer(self.optimizer)
         if checkpoint is None or not isinstance(inner, Optimizer):
             return
         if self.is_fsdp_enabled and not inner.state and _keeps_state(inner):

@@ -133,7 +133,7 @@ class GammaRegTrainerMixin(CardMixin, ResumeMixin):
         """Make the scheduler as the Trainer does; say and report what decay alone is going to do to a gamma."""
         given = self.lr_scheduler is not None
         scheduler = super().create_scheduler(num_training_steps, optimizer)
-        if self._made_optimizer and self._outcome != "lost" and not given and self.is_world_process_zero():
+        if self._policy_applied and not given and self.is_world_process_zero():
             names = [gamma.name for gamma in self.gammas if gamma.trainable and self.gamma_decays[gamma.name]]
             optimizer = self.optimizer if optimizer is None else optimizer
             tell_budget(optimizer, scheduler, num_training_steps, names, self._report_path)

@@ -3,20 +3,15 @@
 import importlib.util
 import json
 import math
-import os
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import engine_worker
 import pytest
 import torch
+import two_processes
 import yaml
 from transformers import ViTConfig, ViTForImageClassification
-
-ROOT = Path(__file__).parents[1]
-CONFIGS = ROOT / "recipes" / "accelerate"
+from two_processes import CONFIGS, GPUS
 
 FP32 = 5e-6
 """Gammas are about 1, where float32 has steps of 6e-8 to 1.2e-7. Two processes add up their gradients in another order,
@@ -76,20 +71,8 @@ def distance(one, other):
 
 def launch(config, runs, model_folder, tmp_path, shim=False, env=None, **options):
     """Two processes of the worker, started by `accelerate launch`; what each rank wrote, rank 0 first."""
-    settings = {"folder": str(tmp_path), "model": model_folder, "runs": runs, "shim": shim, "options": options}
-    (tmp_path / "settings.json").write_text(json.dumps(settings))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-    run = subprocess.run(
-        [*command, str(ROOT / "tests" / "engine_worker.py"), str(tmp_path / "settings.json")],
-        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"} | (env or {}),
-        capture_output=True,
-        text=True,
-        timeout=540,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-6000:]
-    ranks = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
-    return ranks, run
+    settings = {"model": model_folder, "runs": runs, "shim": shim, "options": options}
+    return two_processes.launch("engine_worker", config, settings, tmp_path, env)
 
 
 def same_on_both(ranks, run):
@@ -188,10 +171,6 @@ def test_ddp_in_bf16(single, model_folder, tmp_path):
     ranks, _ = launch(config, ["plain"], model_folder, tmp_path, env=env)
     check(same_on_both(ranks, "plain"), single("bf16"), BF16)
     assert distance(ranks[0]["plain"], single("plain")) > FP32  # it was bfloat16
-
-
-GPUS = {"ACCELERATE_TORCH_DEVICE": "cpu"}
-"""With `shim` in the settings: accelerate takes the processes for GPUs, on the device `cpu`."""
 
 
 @pytest.mark.parametrize("version", [1, 2])

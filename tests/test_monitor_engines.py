@@ -1,21 +1,14 @@
 """The monitor in two real processes: whole gammas on all ranks, one file, whatever engine shards the model."""
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import monitor_worker
 import numpy as np
 import pytest
 import torch
+import two_processes
 from transformers import ViTConfig, ViTForImageClassification
-
-ROOT = Path(__file__).parents[1]
-GPUS = {"ACCELERATE_TORCH_DEVICE": "cpu"}
-"""With `shim` in the settings: accelerate takes the processes for GPUs, on the device `cpu`."""
+from two_processes import CONFIGS, GPUS
 
 
 def statistics(gammas):
@@ -39,20 +32,9 @@ def launch(tmp_path):
         sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
         model = ViTForImageClassification(ViTConfig(**sizes, image_size=8, patch_size=4, num_labels=3))
         model.save_pretrained(tmp_path / "model")
-        settings = {"folder": str(tmp_path), "model": str(tmp_path / "model"), "raw": list(raw), "shim": shim}
-        (tmp_path / "settings.json").write_text(json.dumps(settings | {"options": options}))
-        command = [sys.executable, "-m", "accelerate.commands.launch"]
-        command += ["--config_file", str(ROOT / "recipes" / "accelerate" / config)]
-        run = subprocess.run(
-            [*command, str(ROOT / "tests" / "monitor_worker.py"), str(tmp_path / "settings.json")],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"} | (env or {}),
-            capture_output=True,
-            text=True,
-            timeout=540,
-            check=False,
-        )
-        assert run.returncode == 0, run.stderr[-6000:]
-        return [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+        settings = {"model": str(tmp_path / "model"), "raw": list(raw), "shim": shim, "options": options}
+        ranks, _ = two_processes.launch("monitor_worker", CONFIGS / config, settings, tmp_path, env)
+        return ranks
 
     return launch
 
