@@ -10,6 +10,7 @@ from hf_gammareg import GammaRegError
 
 DIGITS = "digits"
 DIGITS_TEST_SIZE = 360
+OR_IMAGES = " or one folder of images per class"
 
 
 class DatasetUnavailableError(GammaRegError):
@@ -38,8 +39,20 @@ def digits() -> DatasetDict:
     )
 
 
-def from_hub(name: str, config_name: str | None = None, cache_dir: str | None = None) -> DatasetDict:
+def from_hub(
+    name: str,
+    config_name: str | None = None,
+    cache_dir: str | None = None,
+    *,
+    otherwise: str = f", or use --dataset_name {DIGITS}",
+) -> DatasetDict:
     """A data set of the Hub, or its copy in the local cache if the Hub can't be used.
+
+    Args:
+        name: its id on the Hub.
+        config_name: its configuration, where it has several.
+        cache_dir: in place of the usual one.
+        otherwise: what else can be done if it can't be had, for the message.
 
     Raises:
         DatasetUnavailableError: if neither can be had. Never replaced by another data set.
@@ -52,12 +65,18 @@ def from_hub(name: str, config_name: str | None = None, cache_dir: str | None = 
         found = f"that {problem}, and no copy in the local cache" if problem else f"{type(error).__name__}: {error}"
         raise DatasetUnavailableError(
             f"Expected the data set {name!r} from the Hugging Face Hub, found {' '.join(found.split())}. "
-            f"Check the name and the connection, name a local folder with --data_dir, or use --dataset_name {DIGITS}."
+            f"Check the name and the connection, or name a local folder as data_dir{otherwise}."
         ) from error
 
 
-def from_folder(folder: str, cache_dir: str | None = None) -> DatasetDict:
-    """A local folder: parquet files named by split (train*, validation*, test*), or an imagefolder."""
+def from_folder(folder: str, cache_dir: str | None = None, *, otherwise: str = OR_IMAGES) -> DatasetDict:
+    """A local folder: parquet files named by split (train*, validation*, test*), or an imagefolder.
+
+    Args:
+        folder: its path.
+        cache_dir: in place of the usual one.
+        otherwise: what else it may hold, for the message.
+    """
     path = Path(folder).expanduser()
     if not path.is_dir():
         raise GammaRegError(f"Expected a folder for --data_dir, found none at {folder!r}. Check the path.")
@@ -65,9 +84,9 @@ def from_folder(folder: str, cache_dir: str | None = None) -> DatasetDict:
         return load_dataset(str(path), cache_dir=cache_dir)
     except Exception as error:
         raise GammaRegError(
-            "Expected --data_dir to hold parquet files named by split (train*.parquet, test*.parquet) or one folder "
-            f"of images per class, found {_content(path)} ({type(error).__name__}: {' '.join(str(error).split())}). "
-            "Arrange it as https://huggingface.co/docs/datasets/image_load describes."
+            f"Expected --data_dir to hold files named by split (train*.parquet, test*.parquet){otherwise}, found "
+            f"{_content(path)} ({type(error).__name__}: {' '.join(str(error).split())}). Arrange it as "
+            "https://huggingface.co/docs/datasets/loading describes."
         ) from error
 
 

@@ -1,0 +1,180 @@
+"""One run on images: a timm model with new weights, in a plain loop."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from ablation.arms import ARMS, Run
+from ablation.config import Ablation
+from ablation.measures import Looker
+from image_data import DataArguments, load_image_data
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
+from torchvision.transforms import v2
+from transformers import get_cosine_schedule_with_warmup
+
+from hf_gammareg import GammaMap, GammaRegError, decay_budget, find_gammas
+from hf_gammareg.gammas import Role
+from hf_gammareg.timm import create_optimizer_v2
+
+SAMPLE_SEED = 0
+"""Draws the subset of examples: the same one in every run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """Training and test images in memory, each (examples, 3, height, width), of mean 0 and deviation 1 in training."""
+
+    train: Tensor
+    train_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+    classes: int
+
+
+@functools.cache
+def load(name: str, data_dir: str | None, train: int | None, test: int | None, size: int | None) -> Images:
+    """The images that a configuration names, from a local folder where one is given."""
+    options = {"data_dir": data_dir} if data_dir else {"dataset_name": name}
+    found = load_image_data(DataArguments(**options, max_train_samples=train, max_eval_samples=test), SAMPLE_SEED)
+    shape = (size, size) if size else found.image_size
+    to_tensor = v2.Compose(
+        [v2.PILToTensor(), v2.Resize(shape, antialias=True), v2.ToDtype(torch.float32, scale=True)]
+    )
+    splits = []
+    for split in (found.train, found.test):
+        pixels = torch.stack([to_tensor(image.convert("RGB")) for image in split["image"]])
+        splits.append((pixels, torch.tensor(split["label"])))
+    (pixels, labels), (test_pixels, test_labels) = splits
+    mean, deviation = pixels.mean((0, 2, 3), keepdim=True), pixels.std((0, 2, 3), keepdim=True)
+    return Images(
+        train=(pixels - mean) / deviation,
+        train_labels=labels,
+        test=(test_pixels - mean) / deviation,
+        test_labels=test_labels,
+        classes=len(found.classes),
+    )
+
+
+def images_of(config: Ablation, data_dir: str | None) -> Images:
+    """The images of a configuration; loaded once in a process."""
+    return load(config.dataset, data_dir, config.train_examples, config.test_examples, config.image_size)
+
+
+def build(config: Ablation, classes: int, size: int) -> nn.Module:
+    """The network with new weights, from torch's random numbers."""
+    options: dict[str, Any] = {"num_classes": classes, **config.model_options}
+    width = config.cifar_stem_width
+    try:
+        if width is None:
+            return timm.create_model(config.model, **options)
+        # Of timm's stems only the deep one leaves the number of its channels open; its convolutions go at once.
+        channels = tuple(width * factor for factor in (1, 2, 4, 8))
+        model = timm.create_model(
+            config.model, stem_type="deep", stem_width=width // 2, channels=channels, zero_init_last=False, **options
+        )
+        model.conv1 = nn.Conv2d(3, width, 3, padding=1, bias=False)
+        nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+        model.maxpool = nn.Identity()
+    except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+        raise GammaRegError(
+            f"Expected to make the timm model {config.model!r} for {size}x{size} images, found {error}. Correct the "
+            "file of settings."
+        ) from error
+    return model
+
+
+def prepare(config: Ablation, run: Run, data: Images) -> tuple[nn.Module, GammaMap]:
+    """The network of a run before its first step, and its gammas."""
+    torch.manual_seed(run.seed)
+    size = data.train.shape[-1]
+    model = build(config, data.classes, size)
+    gammas = find_gammas(model, torch.zeros(2, 3, size, size))
+    if run.last_init is not None:
+        for gamma in gammas.by_role(Role.LAST):
+            nn.init.constant_(model.get_parameter(gamma.name), run.last_init)
+    return model, gammas
+
+
+def train(config: Ablation, run: Run, data_dir: str | None = None, device: str = "cpu") -> dict[str, Any]:
+    """Do one run.
+
+    Args:
+        config: what all runs have in common.
+        run: which one.
+        data_dir: a folder with the data set, in place of the Hub.
+        device: where to train. On a CPU with one thread a run repeats to the bit.
+
+    Returns:
+        Test accuracy and loss, the loss of the last epoch, what decay alone does, and what was measured on the way.
+    """
+    data = images_of(config, data_dir)
+    model, gammas = prepare(config, run, data)
+    model.to(device, memory_format=torch.channels_last if config.cifar_stem_width else torch.preserve_format)
+    optimizer = create_optimizer_v2(
+        model,
+        config.optimizer,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        policy=ARMS[run.arm],
+        gamma_weight_decay=run.gamma_weight_decay,
+        gammas=gammas,
+    )
+    per_epoch = len(data.train) // config.batch_size
+    steps = per_epoch * config.epochs
+    scheduler = get_cosine_schedule_with_warmup(optimizer, round(per_epoch * config.warmup_epochs), steps)
+    budget = decay_budget(optimizer, scheduler, steps, names=gammas.names)
+    looker = Looker(model, gammas, data.test[: config.probe_examples].to(device), steps, config.measurements)
+    generator = torch.Generator().manual_seed(run.seed)
+    looker.look(0)
+    losses: list[Tensor] = []
+    for step in range(steps):
+        if step % per_epoch == 0:
+            order, losses = torch.randperm(len(data.train), generator=generator), []
+        chosen = order[step % per_epoch * config.batch_size :][: config.batch_size]
+        pixels = augmented(data.train[chosen], config.shift, config.flip, generator).to(device)
+        model.train()
+        loss = cross_entropy(model(pixels), data.train_labels[chosen].to(device))
+        loss.backward()
+        optimizer.step()
+        scheduler.step()
+        optimizer.zero_grad()
+        losses.append(loss.detach())
+        looker.look(step + 1)
+    return {
+        **evaluate(model, data, device),
+        "train_loss": torch.stack(losses).mean().item(),
+        "steps": steps,
+        "decay_alone": budget.factor,
+        "history": looker.columns(),
+    }
+
+
+def augmented(pixels: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """Shift each image by up to `shift` pixels each way, and mirror half of them."""
+    count, _, height, width = pixels.shape
+    if flip:
+        mirrored = torch.rand(count, generator=generator) < 0.5
+        pixels = torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
+    if shift:
+        moves = torch.randint(2 * shift + 1, (2, count), generator=generator)
+        rows = (moves[0, :, None] + torch.arange(height))[:, None, :, None]
+        columns = (moves[1, :, None] + torch.arange(width))[:, None, None, :]
+        examples = torch.arange(count)[:, None, None, None]
+        channels = torch.arange(pixels.shape[1])[None, :, None, None]
+        pixels = pad(pixels, (shift,) * 4)[examples, channels, rows, columns]
+    return pixels
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, data: Images, device: str) -> dict[str, float]:
+    """Accuracy and mean loss on the test images."""
+    model.eval()
+    hits, losses = 0, []
+    for pixels, labels in zip(data.test.split(500), data.test_labels.split(500), strict=True):
+        logits = model(pixels.to(device)).float().cpu()
+        hits += int((logits.argmax(-1) == labels).sum())
+        losses.append(cross_entropy(logits, labels, reduction="none"))
+    return {"eval_accuracy": hits / len(data.test_labels), "eval_loss": torch.cat(losses).double().mean().item()}

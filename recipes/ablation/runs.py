@@ -1,0 +1,243 @@
+"""All runs of a configuration: side by side in processes of their own, a line of JSON each, resumed where they stopped."""
+
+import json
+import math
+import multiprocessing
+import platform
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from ablation.arms import ARMS, Run, members, representatives
+from ablation.config import CONFIG_NAME, Ablation, read_config
+from ablation.measures import acts_on
+
+from hf_gammareg import GammaMap, GammaRegError
+from hf_gammareg.report import write_whole
+
+RUNS_NAME = "runs.jsonl"
+NETWORK_NAME = "network.json"
+PACKAGES = ("torch", "timm", "transformers", "hf-gammareg")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """What the runs of a configuration share: the gammas, the residual sums, and which arms are the same."""
+
+    gammas: GammaMap
+    same_as: dict[str, str]
+    """For each arm the first one in which the same gammas decay; only those are run."""
+    sums: list[str]
+    """The module of each residual sum, in the order of computation."""
+    acts_on: dict[str, list[int]]
+    """By role the sums at which its gammas decide the ratio of branch to skip."""
+
+    @property
+    def arms(self) -> list[str]:
+        """The arms that are run."""
+        return list(dict.fromkeys(self.same_as.values()))
+
+    def decaying(self, arm: str) -> frozenset[str]:
+        """Names of the gammas that decay in an arm."""
+        return members(self.gammas, arm)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON."""
+        return {
+            "same_as": self.same_as,
+            "sums": self.sums,
+            "acts_on": self.acts_on,
+            "gammas": self.gammas.to_dict(),
+        }
+
+
+def read_network(folder: Path) -> Network:
+    """Read what `start` left in a folder of results.
+
+    Raises:
+        GammaRegError: if it is not there or does not fit.
+    """
+    try:
+        found = json.loads((folder / NETWORK_NAME).read_text(encoding="utf-8"))
+        found = Network(**found | {"gammas": GammaMap.from_dict(found["gammas"])})
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise GammaRegError(
+            f"Expected the results of an ablation in {str(folder)!r}, found {type(error).__name__}: {error}. Name the "
+            "folder that `gamma_ablation.py run` wrote to."
+        ) from error
+    if found.same_as.keys() != ARMS.keys():
+        raise GammaRegError(
+            f"Expected results of the arms {', '.join(ARMS)} in {str(folder)!r}, found {', '.join(found.same_as)}. Run "
+            "the ablation again, into another folder."
+        )
+    return found
+
+
+def start(folder: Path, text: str, config: Ablation, data_dir: str | None) -> Network:
+    """Keep the settings in the folder of results, and look at the network; a folder that was begun must fit.
+
+    Args:
+        folder: where the results go.
+        text: of the file of settings.
+        config: what it says.
+        data_dir: a folder with the data set, in place of the Hub.
+
+    Raises:
+        GammaRegError: if the folder holds results of other settings.
+    """
+    kept = folder / CONFIG_NAME
+    if kept.is_file():
+        if read_config(kept)[0] != config:
+            raise GammaRegError(
+                f"Expected a folder that is new or was begun with these settings, found other ones in {str(kept)!r}. "
+                "Give another --output-dir."
+            )
+        if (folder / NETWORK_NAME).is_file():
+            return read_network(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    network = _look(config, data_dir)
+    write_whole(kept, text)
+    write_whole(folder / NETWORK_NAME, json.dumps(network.to_dict(), indent=1) + "\n")
+    return network
+
+
+def _look(config: Ablation, data_dir: str | None) -> Network:
+    first = Run(
+        arm="none",
+        last_init=next(iter(config.last_inits), None),
+        gamma_weight_decay=0.0,
+        seed=config.seeds[0],
+    )
+    if config.task == "images":
+        from ablation import images
+
+        data = images.images_of(config, data_dir)
+        model, gammas = images.prepare(config, first, data)
+        batch: Any = data.test[: config.probe_examples]
+    else:
+        from ablation import sentences
+
+        model, gammas, batch = sentences.network(config, first, data_dir)
+    sums, where = acts_on(model, gammas, batch)
+    return Network(gammas=gammas, same_as=representatives(gammas), sums=sums, acts_on=where)
+
+
+def read_runs(path: Path) -> dict[str, dict[str, Any]]:
+    """The records of a file, by the name of the run; a last line that a killed process did not finish is passed over.
+
+    Raises:
+        GammaRegError: if a line holds anything else.
+    """
+    if not path.is_file():
+        return {}
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    try:
+        rows = [json.loads(line) for line in lines]
+        return {row["run"]: row for row in rows}
+    except (ValueError, TypeError, KeyError) as error:
+        raise GammaRegError(
+            f"Expected a line of JSON for each run in {str(path)!r}, found {type(error).__name__}: {error}. Remove "
+            "that line; its run is then done again."
+        ) from error
+
+
+def do_runs(
+    path: Path,
+    config: Ablation,
+    todo: Iterable[Run],
+    *,
+    jobs: int,
+    data_dir: str | None,
+    device: str,
+) -> Iterator[dict[str, Any]]:
+    """Do runs side by side and append a line for each as it ends.
+
+    Args:
+        path: the file of JSON lines. What a killed process left of a line goes.
+        config: what the runs have in common.
+        todo: the runs.
+        jobs: runs at a time.
+        data_dir: a folder with the data set, in place of the Hub.
+        device: where to train.
+
+    Yields:
+        The records.
+
+    Raises:
+        GammaRegError: if the input is bad, or a process died.
+    """
+    if path.is_file():
+        whole = path.read_text(encoding="utf-8").rpartition("\n")
+        if whole[2]:
+            write_whole(path, whole[0] + whole[1])
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_quiet)
+    try:
+        waiting: list[Future[dict[str, Any]]] = [pool.submit(do_run, config, run, data_dir, device) for run in todo]
+        with path.open("a", encoding="utf-8") as file:
+            for future in as_completed(waiting):
+                record = future.result()
+                file.write(json.dumps(record) + "\n")
+                file.flush()
+                yield record
+    except BrokenProcessPool as error:
+        raise GammaRegError(
+            "Expected every run to end, found a process that died (of too little memory?). The runs that ended are "
+            "kept: start the same command again, with fewer --jobs."
+        ) from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def do_run(config: Ablation, run: Run, data_dir: str | None = None, device: str = "cpu") -> dict[str, Any]:
+    """Do one run on one thread: sums of floating point numbers then have one order, and the run repeats to the bit.
+
+    Returns:
+        Its record: name, settings, results, versions.
+    """
+    train: Callable[..., dict[str, Any]]
+    if config.task == "images":
+        from ablation.images import train
+    else:
+        from ablation.sentences import train
+    threads = torch.get_num_threads()
+    started = time.perf_counter()
+    try:
+        torch.set_num_threads(1)
+        result = train(config, run, data_dir, device)
+    finally:
+        torch.set_num_threads(threads)
+    found = {
+        "run": run.name,
+        **run.to_dict(),
+        **result,
+        "seconds": round(time.perf_counter() - started, 1),
+        "machine": machine(device),
+    }
+    # JSON has no NaN: what is not finite is null.
+    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in found.items()}
+
+
+def machine(device: str) -> dict[str, str]:
+    """What a run's last digits depend on besides its settings."""
+    instructions = torch.backends.cpu.get_cpu_capability()
+    where = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{platform.machine()} {instructions}"
+    return {"device": where, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def _quiet() -> None:
+    """What a process of its own would print goes nowhere: the parent shows how far all of them are."""
+    import datasets
+    import transformers
+
+    warnings.simplefilter("ignore")
+    datasets.disable_progress_bars()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
