@@ -21,9 +21,13 @@ import passive_threads  # noqa: F401  # isort: skip
 import typer
 from ablation.arms import runs
 from ablation.config import CONFIG_NAME, read_config
-from ablation.runs import RUNS_NAME, do_run, do_runs, read_network, read_runs, start
+from ablation.plots import plot_all
+from ablation.results import against, card_text, headline, read_results, with_headline, write_or_compare
+from ablation.runs import RUNS_NAME, be_quiet, do_run, do_runs, read_network, read_runs, start
+from ablation.tables import role_table
 from launch import run as run_recipe
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from hf_gammareg import GammaRegError
@@ -36,14 +40,19 @@ Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, ...")]
 
 @app.command()
 def run(
-    settings: Annotated[str, typer.Argument(help="A file of settings, or the name of one of those that ship.")] = "digits",
+    settings: Annotated[
+        str, typer.Argument(help="A file of settings, or the name of one in recipes/ablation/configs.")
+    ] = "digits",
     output_dir: Annotated[Path | None, typer.Option(help="Where results go. Default: runs/ablation/NAME.")] = None,
     data_dir: DataDir = None,
-    jobs: Annotated[int, typer.Option(min=0, help="Runs at a time. Default: one for each CPU, or one on a GPU.")] = 0,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time. Default: one for each CPU core, or one on a GPU.")
+    ] = None,
     device: Device = "cpu",
     quick: Annotated[bool, typer.Option(help="Three seeds, one strength, one initialisation.")] = False,
 ) -> None:
     """Train all arms; runs that are in the output folder are kept."""
+    be_quiet()
     config, text = read_config(settings)
     folder = output_dir or Path("runs/ablation") / (Path(settings).stem + "_quick" * quick)
     network = start(folder, text, config, data_dir)
@@ -59,13 +68,38 @@ def run(
         ]
     done = read_runs(folder / RUNS_NAME)
     todo = [one for one in planned if one.name not in done]
-    jobs = jobs or (1 if device != "cpu" else len(os.sched_getaffinity(0)))
+    jobs = jobs or (1 if device != "cpu" else os.cpu_count() or 1)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as progress:
         task = progress.add_task("runs", total=len(planned), completed=len(planned) - len(todo))
         for record in do_runs(folder / RUNS_NAME, config, todo, jobs=jobs, data_dir=data_dir, device=device):
             progress.update(task, advance=1, description=f"{record['run']}: {record['eval_accuracy']:.1%}")
+    report([folder])
+    results = read_results(folder)
+    console = Console(width=max(120, Console().width))
+    console.print(Markdown(f"# {config.title}\n\n{role_table(results)}\n\n{against(results)}"))
+    console.print(f"Tables and plots: {folder / 'README.md'}")
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of results.")],
+    readme: Annotated[Path | None, typer.Option(help="A README whose table is to be written anew, too.")] = None,
+    check: Annotated[bool, typer.Option(help="Write nothing; status 1 if a text is not what the runs say.")] = False,
+) -> None:
+    """Write cards and plots, and a README's table, from the JSON lines alone."""
+    texts = {folder / "README.md": card_text(read_results(folder), folder.name) for folder in folders}
+    if readme is not None:
+        texts[readme] = with_headline(readme.read_text(encoding="utf-8"), headline(folders))
+    wrong = [str(path) for path, text in texts.items() if not write_or_compare(path, text, check)]
+    for path in wrong:
+        print(f"{path}: not what the runs say")
+    if check:
+        print(f"{len(texts) - len(wrong)} of {len(texts)} texts are what the runs say")
+        sys.exit(1 if wrong else 0)
+    for folder in folders:
+        plot_all(read_results(folder), folder)
 
 
 @app.command()
@@ -76,6 +110,7 @@ def rerun(
     device: Device = "cpu",
 ) -> None:
     """Do one run again from the settings that were kept, and compare; nothing is written. Status 1 if it differs."""
+    be_quiet()
     config, _ = read_config(folder / CONFIG_NAME)
     kept = read_runs(folder / RUNS_NAME).get(name)
     one = next((one for one in runs(config, read_network(folder).arms) if one.name == name), None)
@@ -91,8 +126,8 @@ def rerun(
     print(f"{name}: not the same in {', '.join(differs)}")
     if kept["machine"] != now["machine"]:
         print(f"kept on {kept['machine']}, now on {now['machine']}")
-    raise typer.Exit(1)
+    sys.exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(run_recipe(lambda: app(standalone_mode=False)))
+    sys.exit(run_recipe(app))

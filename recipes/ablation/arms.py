@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablation.config import Ablation
-
 from hf_gammareg import GammaMap
 from hf_gammareg.gammas import Role
 from hf_gammareg.policy import find_rule
@@ -86,8 +85,6 @@ def runs(config: Ablation, arms: Iterable[str]) -> list[Run]:
     for init, strength in sorted(cells(config), key=lambda cell: cell[1] != config.main_gamma_weight_decay):
         for seed in config.seeds:
             for arm in arms:
-                run = Run(
-                    arm=arm, last_init=init, gamma_weight_decay=0.0 if arm == BASELINE else strength, seed=seed
-                )
+                run = Run(arm=arm, last_init=init, gamma_weight_decay=0.0 if arm == BASELINE else strength, seed=seed)
                 found.setdefault(run.name, run)
     return list(found.values())

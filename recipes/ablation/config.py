@@ -48,7 +48,7 @@ class Ablation:
     model_options: dict[str, Any] = field(default_factory=dict)
     """Further arguments of `timm.create_model`."""
     cifar_stem_width: int | None = None
-    """For timm's ResNets: one 3x3 convolution to so many channels and no pooling, stages of 1, 2, 4 and 8 times that."""
+    """For timm's ResNets: a 3x3 convolution to so many channels, no pooling, stages of 1, 2, 4 and 8 times that."""
 
     optimizer: str
     """timm's name, or for sentences the Trainer's."""
@@ -125,7 +125,7 @@ def read_config(name: str | Path) -> tuple[Ablation, str]:
     if wrong or missing:
         found = [f"the unknown {', '.join(wrong)}"] * bool(wrong) + [f"no {', '.join(missing)}"] * bool(missing)
         raise GammaRegError(
-            f"Expected the settings of an ablation in {str(path)!r}, found {' and '.join(found)}. Correct the file; the "
-            "fields of recipes/ablation/config.py say what each is."
+            f"Expected the settings of an ablation in {str(path)!r}, found {' and '.join(found)}. Correct the file; "
+            "the fields of recipes/ablation/config.py say what each is."
         )
     return Ablation(**given), text

@@ -6,15 +6,15 @@ from typing import Any
 
 import timm
 import torch
-from ablation.arms import ARMS, Run
-from ablation.config import Ablation
-from ablation.measures import Looker
 from image_data import DataArguments, load_image_data
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 from torchvision.transforms import v2
 from transformers import get_cosine_schedule_with_warmup
 
+from ablation.arms import ARMS, Run
+from ablation.config import Ablation
+from ablation.measures import Looker
 from hf_gammareg import GammaMap, GammaRegError, decay_budget, find_gammas
 from hf_gammareg.gammas import Role
 from hf_gammareg.timm import create_optimizer_v2
@@ -40,9 +40,7 @@ def load(name: str, data_dir: str | None, train: int | None, test: int | None, s
     options = {"data_dir": data_dir} if data_dir else {"dataset_name": name}
     found = load_image_data(DataArguments(**options, max_train_samples=train, max_eval_samples=test), SAMPLE_SEED)
     shape = (size, size) if size else found.image_size
-    to_tensor = v2.Compose(
-        [v2.PILToTensor(), v2.Resize(shape, antialias=True), v2.ToDtype(torch.float32, scale=True)]
-    )
+    to_tensor = v2.Compose([v2.PILToTensor(), v2.Resize(shape, antialias=True), v2.ToDtype(torch.float32, scale=True)])
     splits = []
     for split in (found.train, found.test):
         pixels = torch.stack([to_tensor(image.convert("RGB")) for image in split["image"]])

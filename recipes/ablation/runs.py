@@ -1,4 +1,4 @@
-"""All runs of a configuration: side by side in processes of their own, a line of JSON each, resumed where they stopped."""
+"""All runs of a configuration: side by side in processes of their own, a line of JSON each, resumed after a stop."""
 
 import json
 import math
@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from ablation.arms import ARMS, Run, members, representatives
 from ablation.config import CONFIG_NAME, Ablation, read_config
 from ablation.measures import acts_on
-
 from hf_gammareg import GammaMap, GammaRegError
 from hf_gammareg.report import write_whole
 
@@ -178,7 +178,7 @@ def do_runs(
         if whole[2]:
             write_whole(path, whole[0] + whole[1])
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_quiet)
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=be_quiet)
     try:
         waiting: list[Future[dict[str, Any]]] = [pool.submit(do_run, config, run, data_dir, device) for run in todo]
         with path.open("a", encoding="utf-8") as file:
@@ -222,7 +222,9 @@ def do_run(config: Ablation, run: Run, data_dir: str | None = None, device: str 
         "machine": machine(device),
     }
     # JSON has no NaN: what is not finite is null.
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in found.items()}
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in found.items()
+    }
 
 
 def machine(device: str) -> dict[str, str]:
@@ -232,8 +234,8 @@ def machine(device: str) -> dict[str, str]:
     return {"device": where, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
 
 
-def _quiet() -> None:
-    """What a process of its own would print goes nowhere: the parent shows how far all of them are."""
+def be_quiet() -> None:
+    """Leave out what libraries print of each run: one bar shows how far all of them are."""
     import datasets
     import transformers
 

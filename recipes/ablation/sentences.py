@@ -1,19 +1,18 @@
 """One run on sentences: a pretrained encoder, fine-tuned by `GammaRegTrainer` as `bert_sst2.py` does."""
 
 import functools
-import logging
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import transformers
-from ablation.arms import ARMS, Run
-from ablation.config import Ablation
-from ablation.measures import Looker
 from bert_sst2 import ModelArguments, create_trainer
 from sentence_data import SentenceArguments, SentenceData, load_sentence_data
 from torch import nn
 from transformers import TrainerCallback
 
+from ablation.arms import ARMS, Run
+from ablation.config import Ablation
+from ablation.measures import Looker
 from hf_gammareg import GammaMap, GammaRegArguments, GammaRegTrainer, decay_budget, find_gammas
 
 MAX_LENGTH = 64

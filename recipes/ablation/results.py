@@ -1,0 +1,230 @@
+"""What is told of an ablation: a model card beside the JSON lines, and the table of a README."""
+
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult
+
+from ablation.arms import BASELINE
+from ablation.config import CONFIG_NAME, Ablation, read_config
+from ablation.plots import DEPTH, OVERVIEW, SIZES
+from ablation.runs import RUNS_NAME, read_network, read_runs
+from ablation.statistics import CONTRADICTED, SUPPORTED, UNDECIDED, Results
+from ablation.tables import ROLE_HEADER, arm_table, role_rows, role_table, strength_table, table, verdict_table
+from hf_gammareg import GammaRegError
+from hf_gammareg.card import make_card
+from hf_gammareg.gammas import Role
+from hf_gammareg.policy import guidelines
+from hf_gammareg.report import write_whole
+
+BEGIN, END = "<!-- table of gamma_ablation.py report -->", "<!-- end of the table -->"
+"""What a README's table stands between."""
+
+DESCRIPTION = """\
+{runs} runs of the same network, {seeds} seeds in every arm, that differ only in which normalization gains (gammas)
+weight decay touches. This card is about what that changed; the weights are not kept. `{runs_name}` holds a line of JSON
+for each run with everything that was measured, and every number below follows from these lines:
+
+```bash
+python recipes/gamma_ablation.py report model_cards/{folder}          # tables and plots anew; --check: do they fit?
+python recipes/gamma_ablation.py rerun model_cards/{folder} {example}{data}
+python recipes/gamma_ablation.py run model_cards/{folder}/{config}{data} --output-dir runs/{folder}
+```
+
+The second one does a run again and compares every number with the kept line: on one thread of a CPU, with the same
+versions and instructions, they are equal to the bit. The third does all of them, on the data set `{dataset}`{there}.
+They were trained on {machine}.
+
+Differences are to the arm `none` (no gamma decays), paired by seed; brackets are 95 % confidence intervals of their
+mean by Student's t, each for itself: of twenty intervals one misses on average. Nothing was tuned for an arm. Weights
+decay by {weight_decay:g} in all of them; gammas, where they do, by a strength of their own.
+
+## What decay on each role does
+
+Gammas decay by {strength:g}{start}. A verdict is *supported* or *contradicted* where the interval leaves out no change,
+else *not decided* at this scale. *Predicted* is what this library's reading of the paper's analyses says of the
+mechanism: the variance of branch over skip, at the residual sums that the role acts on, or the effective learning rate
+of absorbed gammas. The accuracy should rise on roles to decay, and fall on the others.
+
+{roles}
+
+{against}
+
+## By arm
+
+Branch / skip is the geometric mean over all residual sums on {probe} test examples. `complement` decays what
+`guidelines` leaves alone.
+
+{arms}
+
+## By strength{and_init}
+
+Accuracy in points, and the size of the arm's gammas. "Decay alone leaves" is what it would make of a gamma without
+gradient; where that is near 1, nothing can be concluded.
+
+{strengths}
+
+Verdicts, mechanism / accuracy:
+
+{verdicts}
+"""
+
+
+def read_results(folder: Path) -> Results:
+    """The settings, the network and the runs in a folder.
+
+    Raises:
+        GammaRegError: if something is missing or does not fit.
+    """
+    config, _ = read_config(folder / CONFIG_NAME)
+    results = Results(config, read_network(folder), read_runs(folder / RUNS_NAME))
+    if not results.cells:
+        raise GammaRegError(
+            f"Expected runs of an ablation in {str(folder / RUNS_NAME)!r}, found {len(results.records)}. Start "
+            "`gamma_ablation.py run` with this output folder."
+        )
+    return results
+
+
+def card_text(results: Results, name: str) -> str:
+    """The model card of an ablation.
+
+    Args:
+        results: of one folder.
+        name: of that folder, under `model_cards`.
+    """
+    config, gammas = results.config, results.network.gammas
+    strength = results.main[1]
+    images = config.task == "images"
+    chosen = guidelines(gammas, None)  # type: ignore[arg-type]  # this rule looks at roles only
+    reached = results.mean_accuracy(results.network.same_as["guidelines"], results.main)
+    result = EvalResult(
+        task_type="image-classification" if images else "text-classification",
+        dataset_type=config.dataset,
+        dataset_name=config.dataset,
+        dataset_split="test" if images else "validation",
+        metric_type="accuracy",
+        metric_name=f"Accuracy, mean of {results.seeds} seeds",
+        metric_value=round(reached, 4),
+    )
+    pictures = {
+        OVERVIEW: "Branch to skip, effective learning rate and accuracy by arm, with 95 % confidence intervals",
+        SIZES: "Mean size of the gammas of each role over training, by arm",
+        DEPTH: "Variance of branch over skip at each residual sum, by arm",
+    }
+    card = make_card(
+        config.title,
+        gammas=gammas,
+        decays={gamma.name: gamma.name in chosen for gamma in gammas},
+        policy="guidelines",
+        weight_decay=config.weight_decay,
+        gamma_weight_decay=strength,
+        description=_description(results, name),
+        settings=_settings(config),
+        results=[result],
+        pictures=pictures,
+        tags=["image-classification" if images else "text-classification"],
+        library_name="timm" if images else "transformers",
+        datasets=None if config.dataset == "digits" else [config.dataset],
+        metrics=["accuracy"],
+    )
+    return str(card)
+
+
+def _description(results: Results, name: str) -> str:
+    config, records = results.config, list(results.records.values())
+    init, strength = results.main
+    example = next(record["run"] for record in records if record["arm"] != BASELINE)
+    local = config.dataset != "digits"
+    machines = list(dict.fromkeys(_machine(record["machine"]) for record in records))
+    return DESCRIPTION.format(
+        runs=len(records),
+        seeds=results.seeds,
+        runs_name=RUNS_NAME,
+        folder=name,
+        example=example,
+        data=" --data-dir DATA" * local,
+        config=CONFIG_NAME,
+        dataset=config.dataset,
+        there=", which comes from the Hub or lies in DATA" if local else ", which ships with scikit-learn",
+        machine="; and on ".join(machines),
+        weight_decay=config.weight_decay,
+        strength=strength,
+        start="" if init is None else f"; those of role `last` start at {init:g}",
+        roles=role_table(results),
+        against=against(results),
+        probe=config.probe_examples,
+        arms=arm_table(results, results.main),
+        and_init=" and initialisation" if len(config.last_inits) > 1 else "",
+        strengths=strength_table(results),
+        verdicts=verdict_table(results),
+    )
+
+
+def _machine(found: dict[str, str]) -> str:
+    rest = ", ".join(f"{name} {version}" for name, version in found.items() if name != "device")
+    return f"{found['device']} with {rest}"
+
+
+def against(results: Results) -> str:
+    """One paragraph on what speaks against the guidelines here, and what stays open."""
+    found: dict[str, list[str]] = {SUPPORTED: [], CONTRADICTED: [], UNDECIDED: []}
+    for role in Role:
+        if results.network.gammas.by_role(role) and str(role) in results.network.same_as:
+            for what, verdict in zip(("mechanism", "accuracy"), results.verdicts(role, results.main), strict=True):
+                found[verdict].append(f"{what} of `{role}`")
+    said = [f"**Against the guidelines: {', '.join(found[CONTRADICTED]) or 'nothing that is decided here'}.**"]
+    said += [f"Not decided at this scale: {', '.join(found[UNDECIDED])}."] if found[UNDECIDED] else []
+    for key, what, better in (("eval_accuracy", "accuracy", 1), ("eval_loss", "test loss", -1)):
+        changes = {arm: results.difference(results.network.same_as[arm], results.main, key) for arm in WHOLE}
+        for word, sign in (("improved", better), ("worsened", -better)):
+            arms = [f"`{arm}`" for arm, change in changes.items() if change and change.verdict(sign) == SUPPORTED]
+            said += [f"By {what}, {', '.join(arms)} {word} on no decay on gammas."] if arms else []
+    return " ".join(said)
+
+
+WHOLE = ("guidelines", "complement", "all")
+"""Arms that are a policy for all roles together."""
+
+
+def _settings(config: Ablation) -> dict[str, Any]:
+    """The settings that are not at their default, for the card's table."""
+    found = {}
+    for option in fields(config):
+        value = getattr(config, option.name)
+        default = option.default_factory() if option.default_factory is not MISSING else option.default
+        if option.name != "title" and value != default:
+            found[option.name] = value
+    return found
+
+
+def headline(folders: list[Path]) -> str:
+    """The table of a README: every role of every network, with both verdicts."""
+    rows = []
+    for folder in folders:
+        results = read_results(folder)
+        link = f"[{results.config.title}]({folder.parent.name}/{folder.name}), {results.seeds} seeds"
+        rows += [[link if number == 0 else "", *row] for number, row in enumerate(role_rows(results))]
+    return table(["network", "role", *ROLE_HEADER], rows)
+
+
+def with_headline(text: str, found: str) -> str:
+    """A README's text with its table replaced.
+
+    Raises:
+        GammaRegError: if it has no place for one.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise GammaRegError(f"Expected the lines {BEGIN!r} and {END!r} in the README, found neither. Put them in.")
+    return f"{before}{BEGIN}\n{found}\n{END}{after}"
+
+
+def write_or_compare(path: Path, text: str, check: bool) -> bool:
+    """Write a file, or with `check` say whether it holds this text already."""
+    if check:
+        return path.is_file() and path.read_text(encoding="utf-8") == text
+    write_whole(path, text)
+    return True

@@ -1,0 +1,144 @@
+"""The tables, in Markdown: every number in them follows from the JSON lines."""
+
+import math
+from collections.abc import Sequence
+
+from ablation.arms import ARMS, BASELINE
+from ablation.statistics import APPLY, MECHANISM, Cell, Estimate, Results
+from hf_gammareg.gammas import Role
+
+NONE = "–"
+ROLE_HEADER = ["gammas", "guideline", "predicted", "measured", "mechanism", "accuracy, points", "verdict on it"]
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def points(found: Estimate | None) -> str:
+    """A difference of shares, in percentage points with its interval.
+
+    >>> points(Estimate(mean=0.0123, low=-0.001, high=0.02, n=5))
+    '+1.2 [−0.1, +2.0]'
+    """
+    if found is None:
+        return NONE
+    return f"{_signed(100 * found.mean, 1)} [{_signed(100 * found.low, 1)}, {_signed(100 * found.high, 1)}]"
+
+
+def plain(found: Estimate | None) -> str:
+    """A difference as it is, with its interval."""
+    return NONE if found is None else f"{_signed(found.mean, 3)} [{_signed(found.low, 3)}, {_signed(found.high, 3)}]"
+
+
+def factor(found: Estimate | None) -> str:
+    """A difference of logarithms, as a factor with its interval.
+
+    >>> factor(Estimate(mean=0.0, low=-0.1, high=0.1, n=5))
+    '×1.00 [0.90, 1.11]'
+    """
+    if found is None:
+        return NONE
+    return f"×{_size(found.mean)} [{_size(found.low)}, {_size(found.high)}]"
+
+
+def _size(logarithm: float) -> str:
+    value = math.exp(logarithm) if logarithm < 700 else math.inf
+    return f"{value:.2f}" if 0.1 <= value < 100 else f"{value:.2g}"
+
+
+def _signed(value: float, digits: int) -> str:
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text.replace("-", "−")
+
+
+def role_table(results: Results) -> str:
+    """By role what decay on it alone moved at the main strength, and the two verdicts."""
+    return table(["role", *ROLE_HEADER], role_rows(results))
+
+
+def role_rows(results: Results) -> list[list[str]]:
+    """The rows of `role_table`."""
+    cell, rows = results.main, []
+    for role in Role:
+        members = results.network.gammas.by_role(role)
+        if not members or str(role) not in ARMS:
+            continue
+        says = "decay" if role in APPLY else "no decay"
+        quantity = f"{MECHANISM[role][0]} {'up' if MECHANISM[role][1] > 0 else 'down'}" if role in MECHANISM else NONE
+        mechanism, accuracy = results.verdicts(role, cell)
+        moved, gained = results.mechanism(role, cell), results.difference(str(role), cell, "eval_accuracy")
+        row = [f"`{role}`", str(len(members)), says, quantity, factor(moved), f"**{mechanism}**"]
+        rows.append([*row, points(gained), f"**{accuracy}**"])
+    return rows
+
+
+def arm_table(results: Results, cell: Cell) -> str:
+    """By arm what moved: mean paired differences to `none`, with intervals."""
+    rows = []
+    for arm in ARMS:
+        same = results.network.same_as[arm]
+        count = len(results.network.decaying(arm))
+        if same == BASELINE:
+            shown = [NONE, NONE, NONE, "no such gamma: as `none`", NONE]
+            base, loss = results.baseline(cell, "eval_accuracy"), results.baseline(cell, "eval_loss")
+            if arm == BASELINE and base and loss:
+                shown[3:] = [f"{base.mean:.1%} [{base.low:.1%}, {base.high:.1%}] correct", f"{loss.mean:.3f}"]
+            rows.append([f"`{arm}`", str(count), *shown])
+            continue
+        if same != arm:
+            rows.append([f"`{arm}`", str(count), NONE, NONE, NONE, f"the same gammas as `{same}`", NONE])
+            continue
+        rows.append(
+            [
+                f"`{arm}`",
+                str(count),
+                factor(results.gamma_size(arm, cell)),
+                factor(results.branch_to_skip(arm, cell)),
+                factor(results.effective_lr(arm, cell)),
+                points(results.difference(arm, cell, "eval_accuracy")),
+                plain(results.difference(arm, cell, "eval_loss")),
+            ]
+        )
+    header = [
+        "arm",
+        "gammas that decay",
+        "their size",
+        "branch / skip",
+        "effective lr",
+        "accuracy, points",
+        "test loss",
+    ]
+    return table(header, rows)
+
+
+def strength_table(results: Results) -> str:
+    """Accuracy of every arm at each strength and initialisation, and what decay alone does to a gamma."""
+    found = results.cells
+    header, alone = ["arm"], ["decay alone leaves"]
+    for init, strength in found:
+        header.append(f"decay {strength:g}" + (f", `last` starts at {init:g}" if init is not None else ""))
+        records = [run for arm in results.network.arms for run, _ in results.pairs(arm, (init, strength))]
+        left = next((run["decay_alone"] for run in records if run["arm"] != BASELINE), None)
+        alone.append(NONE if left is None else f"×{left:.2g}" if left < 0.1 else f"×{left:.2f}")
+    rows = [alone]
+    for arm in results.network.arms:
+        if arm != BASELINE:
+            rows.append([f"`{arm}`", *(points(results.difference(arm, cell, "eval_accuracy")) for cell in found)])
+            rows.append(["— size of its gammas", *(factor(results.gamma_size(arm, cell)) for cell in found)])
+    return table(header, rows)
+
+
+def verdict_table(results: Results) -> str:
+    """The two verdicts on each role, at each strength and initialisation: mechanism / accuracy."""
+    found = results.cells
+    header = ["role"] + [
+        f"decay {strength:g}" + (f", `last` starts at {init:g}" if init is not None else "") for init, strength in found
+    ]
+    rows = []
+    for role in Role:
+        if str(role) in ARMS and results.network.gammas.by_role(role):
+            rows.append([f"`{role}`", *(" / ".join(results.verdicts(role, cell)) for cell in found)])
+    return table(header, rows)
