@@ -1,5 +1,6 @@
 """The ablation recipe: its arms, its statistics, runs side by side and resumed, and the results that are kept."""
 
+import doctest
 import importlib
 import json
 import math
@@ -25,6 +26,7 @@ from ablation.runs import RUNS_NAME, Network, do_run, machine, read_network, rea
 from ablation.statistics import CONTRADICTED, SUPPORTED, UNDECIDED, Results, estimate
 
 from hf_gammareg import GammaRegError, find_gammas
+from hf_gammareg.card import check_card
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "gamma_ablation.py"
@@ -186,6 +188,13 @@ def test_settings_that_ship_are_whole(path):
         with torch.device("meta"):
             model = build(config, 10, config.image_size or 32)
         assert sum(parameter.numel() for parameter in model.parameters()) > 10_000
+
+
+def test_examples_in_docstrings_hold():
+    names = [path.stem for path in (ROOT / "recipes" / "ablation").glob("[a-z]*.py")]
+    found = [doctest.testmod(importlib.import_module(f"ablation.{name}")) for name in names]
+    assert sum(result.failed for result in found) == 0
+    assert sum(result.attempted for result in found) >= 5
 
 
 # --- statistics ---------------------------------------------------------------------------------------------------
@@ -364,7 +373,7 @@ def test_kept_results_are_whole(kept):
     assert any(read_config(path)[0] == config for path in CONFIGS.glob("*.toml"))
     for name in ("overview.png", "gammas.png", "branch_to_skip.png"):
         assert (kept / name).stat().st_size > 10_000
-    card = ModelCard.load(kept / "README.md")
+    card = check_card(ModelCard.load(kept / "README.md"))
     assert card.data.eval_results[0].metric_value > 0
 
 

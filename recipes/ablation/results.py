@@ -200,13 +200,16 @@ def _settings(config: Ablation) -> dict[str, Any]:
 
 
 def headline(folders: list[Path]) -> str:
-    """The table of a README: every role of every network, with both verdicts."""
-    rows = []
+    """The table of a README: every role of every network, with both verdicts, and what went against the guidelines."""
+    rows, said = [], []
     for folder in folders:
         results = read_results(folder)
+        init, strength = results.main
+        start = "" if init is None else f"; `last` starts at {init:g}"
+        said.append(f"- {results.config.title} (gammas decay by {strength:g}{start}): {against(results)}")
         link = f"[{results.config.title}]({folder.parent.name}/{folder.name}), {results.seeds} seeds"
         rows += [[link if number == 0 else "", *row] for number, row in enumerate(role_rows(results))]
-    return table(["network", "role", *ROLE_HEADER], rows)
+    return "\n".join([table(["network", "role", *ROLE_HEADER], rows), "", *said])
 
 
 def with_headline(text: str, found: str) -> str:

@@ -1,9 +1,12 @@
 """All runs of a configuration: side by side in processes of their own, a line of JSON each, resumed after a stop."""
 
+import contextlib
 import json
 import math
 import multiprocessing
+import os
 import platform
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +14,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.metadata import version
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -178,7 +182,7 @@ def do_runs(
         if whole[2]:
             write_whole(path, whole[0] + whole[1])
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=be_quiet)
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin)
     try:
         waiting: list[Future[dict[str, Any]]] = [pool.submit(do_run, config, run, data_dir, device) for run in todo]
         with path.open("a", encoding="utf-8") as file:
@@ -229,9 +233,25 @@ def do_run(config: Ablation, run: Run, data_dir: str | None = None, device: str 
 
 def machine(device: str) -> dict[str, str]:
     """What a run's last digits depend on besides its settings."""
-    instructions = torch.backends.cpu.get_cpu_capability()
-    where = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"{platform.machine()} {instructions}"
+    where = torch.cuda.get_device_name(device) if device.startswith("cuda") else _processor()
     return {"device": where, "python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def _processor() -> str:
+    """Its name, and which of its vector instructions torch uses."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):  # only Linux has this file
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def _begin() -> None:
+    """Make a process ready for runs: it ends when the one that started it does, even if that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: wait([parent.sentinel]) and os._exit(1), daemon=True).start()
+    be_quiet()
 
 
 def be_quiet() -> None:

@@ -49,8 +49,9 @@ class Estimate:
 def estimate(values: Sequence[float | None]) -> Estimate | None:
     """The mean and its interval; None where fewer than two values are known.
 
-    >>> estimate([1.0, 2.0, 3.0])
-    Estimate(mean=2.0, low=-0.48413771175032977, high=4.48413771175033, n=3)
+    >>> found = estimate([1.0, 2.0, 3.0])
+    >>> round(found.low, 3), found.mean, round(found.high, 3), found.n
+    (-0.484, 2.0, 4.484, 3)
     """
     known = np.array([value for value in values if value is not None and math.isfinite(value)])
     if len(known) < 2:
@@ -126,8 +127,11 @@ class Results:
         return self._logarithm(arm, cell, lambda record: _geometric(record, chosen))
 
     def effective_lr(self, arm: str, cell: Cell) -> Estimate | None:
-        """ln of the effective learning rate of `absorbed` gammas at the end, over that without decay."""
-        key = "gamma/absorbed/effective_lr" + ("_adaptive" if "adam" in self.config.optimizer else "")
+        """ln of the effective learning rate of `absorbed` gammas at the end, over that without decay.
+
+        For gradient descent lr / mean(gamma²), for optimizers that rescale the gradient lr / rms(gamma).
+        """
+        key = "gamma/absorbed/effective_lr" + ("" if "sgd" in self.config.optimizer else "_adaptive")
         return self._logarithm(arm, cell, lambda record: _last(record, key))
 
     def mechanism(self, role: Role, cell: Cell) -> Estimate | None:
