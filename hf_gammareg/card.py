@@ -47,6 +47,7 @@ def gamma_section(
     gamma_weight_decay: float | None = None,
     applied: bool = True,
     pictures: Mapping[str, str] | None = None,
+    version: str | None = None,
 ) -> str:
     """Write the section of a card that tells which gammas decayed, in Markdown.
 
@@ -58,21 +59,23 @@ def gamma_section(
         gamma_weight_decay: that of the gammas, where it is another.
         applied: False if the optimizer had groups of its own, so that the decisions below were not followed.
         pictures: `{file name beside the card: what it shows}`.
+        version: of this library, as it was when the model was trained; default: the one that writes the card.
 
     Returns:
         Text that begins with its heading and ends with the citation.
     """
     from hf_gammareg import __version__
 
+    version = version or __version__
     acting = {gamma.name: decays[gamma.name] and gamma.trainable for gamma in gammas}
     strength = f"{weight_decay:g}"
     if gamma_weight_decay is not None and gamma_weight_decay != weight_decay:
         strength = f"{gamma_weight_decay:g}; the run's weight decay is {weight_decay:g}"
     decision = (
-        f"Policy `{policy}` of hf_gammareg {__version__}: {sum(acting.values())} of {len(gammas)} normalization gains "
+        f"Policy `{policy}` of hf_gammareg {version}: {sum(acting.values())} of {len(gammas)} normalization gains "
         f"(gammas) decay, with weight decay {strength}."
         if applied
-        else f"The policy `{policy}` of hf_gammareg {__version__} was **not** applied when this card was written: the "
+        else f"The policy `{policy}` of hf_gammareg {version} was **not** applied when this card was written: the "
         "optimizer was not made by it, or kept groups of its own. The column `decays` says what the policy would do."
     )
     lines = ["## Weight decay on the normalization gains", "", decision, ""]
@@ -95,6 +98,7 @@ def make_card(
     settings: Mapping[str, Any] | None = None,
     results: Sequence[EvalResult] = (),
     pictures: Mapping[str, str] | None = None,
+    version: str | None = None,
     tags: Iterable[str] = (),
     **metadata: Any,
 ) -> ModelCard:
@@ -114,7 +118,7 @@ def make_card(
 
     Args:
         title: the heading, and the model's name in the results.
-        gammas, decays, policy, weight_decay, gamma_weight_decay, pictures: see `gamma_section`.
+        gammas, decays, policy, weight_decay, gamma_weight_decay, pictures, version: see `gamma_section`.
         description: Markdown below the heading: what was trained, on what, how it is loaded.
         settings: options of the run, for a table.
         results: measured on the model that the card describes.
@@ -134,6 +138,7 @@ def make_card(
         **metadata,
     )
     options = {"policy": policy, "weight_decay": weight_decay, "gamma_weight_decay": gamma_weight_decay}
+    options |= {"version": version}
     parts = [f"# {title}", description.strip()]
     if settings:
         rows = [f"| {name} | {value} |" for name, value in settings.items()]

@@ -45,7 +45,9 @@ decay by {weight_decay:g} in all of them; gammas, where they do, by a strength o
 Gammas decay by {strength:g}{start}. A verdict is *supported* or *contradicted* where the interval leaves out no change,
 else *not decided* at this scale. *Predicted* is what this library's reading of the paper's analyses says of the
 mechanism: the variance of branch over skip, at the residual sums that the role acts on, or the effective learning rate
-of absorbed gammas. The accuracy should rise on roles to decay, and fall on the others.
+of absorbed gammas. The latter is a function of their size by definition: that it moved says that decay prevailed over
+the gradient, not that training became more stable. Of `final` neither analysis says anything. The accuracy should rise
+on roles to decay, and fall on the others.
 
 {roles}
 
@@ -124,6 +126,8 @@ def card_text(results: Results, name: str) -> str:
         settings=_settings(config),
         results=[result],
         pictures=pictures,
+        version=next(iter(results.records.values()))["machine"]["hf-gammareg"],
+        base_model=None if images else config.model,
         tags=["image-classification" if images else "text-classification"],
         library_name="timm" if images else "transformers",
         datasets=None if config.dataset == "digits" else [config.dataset],
