@@ -10,8 +10,17 @@ from ablation.arms import BASELINE
 from ablation.config import CONFIG_NAME, Ablation, read_config
 from ablation.plots import DEPTH, OVERVIEW, SIZES
 from ablation.runs import RUNS_NAME, read_network, read_runs
-from ablation.statistics import CONTRADICTED, SUPPORTED, UNDECIDED, Results
-from ablation.tables import ROLE_HEADER, arm_table, role_rows, role_table, strength_table, table, verdict_table
+from ablation.statistics import CONTRADICTED, SUPPORTED, UNDECIDED, Cell, Results
+from ablation.tables import (
+    ROLE_HEADER,
+    arm_table,
+    cell_name,
+    role_rows,
+    role_table,
+    strength_table,
+    table,
+    verdict_table,
+)
 from hf_gammareg import GammaRegError
 from hf_gammareg.card import make_card
 from hf_gammareg.gammas import Role
@@ -171,21 +180,39 @@ def _machine(found: dict[str, str]) -> str:
     return f"{found['device']} with {rest}"
 
 
-def against(results: Results) -> str:
-    """One paragraph on what speaks against the guidelines here, and what stays open."""
-    found: dict[str, list[str]] = {SUPPORTED: [], CONTRADICTED: [], UNDECIDED: []}
-    for role in Role:
-        if results.network.gammas.by_role(role) and str(role) in results.network.same_as:
-            for what, verdict in zip(("mechanism", "accuracy"), results.verdicts(role, results.main), strict=True):
-                found[verdict].append(f"{what} of `{role}`")
-    said = [f"**Against the guidelines: {', '.join(found[CONTRADICTED]) or 'nothing that is decided here'}.**"]
-    said += [f"Not decided at this scale: {', '.join(found[UNDECIDED])}."] if found[UNDECIDED] else []
-    for key, what, better in (("eval_accuracy", "accuracy", 1), ("eval_loss", "test loss", -1)):
-        changes = {arm: results.difference(results.network.same_as[arm], results.main, key) for arm in WHOLE}
-        for word, sign in (("improved", better), ("worsened", -better)):
-            arms = [f"`{arm}`" for arm, change in changes.items() if change and change.verdict(sign) == SUPPORTED]
-            said += [f"By {what}, {', '.join(arms)} {word} on no decay on gammas."] if arms else []
+MEASURES = {"eval_accuracy": ("accuracy", 1), "eval_loss": ("test loss", -1)}
+"""By result its name, and which way it gets better."""
+
+
+def against(results: Results, *measures: str) -> str:
+    """What speaks against the guidelines at any strength and initialisation, and what stays open at the main one.
+
+    Args:
+        results: of one folder.
+        *measures: keys of `MEASURES` by which whole policies are compared; default: all.
+    """
+    roles = [role for role in Role if results.network.gammas.by_role(role) and str(role) in results.network.same_as]
+    wrong, undecided = [], []
+    for role in roles:
+        for number, what in enumerate(("mechanism", "accuracy")):
+            verdicts = {cell: results.verdicts(role, cell)[number] for cell in results.cells}
+            wrong += [f"{what} of `{role}` ({one})"] if (one := _places(verdicts, CONTRADICTED)) else []
+            undecided += [f"{what} of `{role}`"] if verdicts.get(results.main) == UNDECIDED else []
+    said = [f"**Against the guidelines: {', '.join(wrong) or 'nothing that is decided here'}.**"]
+    for arm in WHOLE:
+        for key in measures or MEASURES:
+            what, better = MEASURES[key]
+            changes = {cell: results.difference(results.network.same_as[arm], cell, key) for cell in results.cells}
+            verdicts = {cell: change.verdict(better) for cell, change in changes.items() if change}
+            for word, verdict in (("better", SUPPORTED), ("worse", CONTRADICTED)):
+                said += [f"{what} of `{arm}` {word} ({one})"] if (one := _places(verdicts, verdict)) else []
+    said[1:] = [f"Against no decay on gammas: {', '.join(said[1:])}."] if said[1:] else []
+    said += [f"Not decided at the main strength: {', '.join(undecided)}."] if undecided else []
     return " ".join(said)
+
+
+def _places(verdicts: dict[Cell, str], verdict: str) -> str:
+    return "; ".join(cell_name(cell) for cell, found in verdicts.items() if found == verdict)
 
 
 WHOLE = ("guidelines", "complement", "all")
@@ -210,7 +237,9 @@ def headline(folders: list[Path]) -> str:
         results = read_results(folder)
         init, strength = results.main
         start = "" if init is None else f"; `last` starts at {init:g}"
-        said.append(f"- {results.config.title} (gammas decay by {strength:g}{start}): {against(results)}")
+        said.append(
+            f"- {results.config.title} (gammas decay by {strength:g}{start}): {against(results, 'eval_accuracy')}"
+        )
         link = f"[{results.config.title}]({folder.parent.name}/{folder.name}), {results.seeds} seeds"
         rows += [[link if number == 0 else "", *row] for number, row in enumerate(role_rows(results))]
     return "\n".join([table(["network", "role", *ROLE_HEADER], rows), "", *said])

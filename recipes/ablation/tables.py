@@ -54,6 +54,16 @@ def _signed(value: float, digits: int) -> str:
     return text[1:] if float(text) == 0 else text.replace("-", "−")
 
 
+def cell_name(cell: Cell) -> str:
+    """A strength of decay, and what the gains of role `last` start at.
+
+    >>> cell_name((0.0, 5e-3))
+    'decay 0.005, `last` starts at 0'
+    """
+    init, strength = cell
+    return f"decay {strength:g}" + (f", `last` starts at {init:g}" if init is not None else "")
+
+
 def role_table(results: Results) -> str:
     """By role what decay on it alone moved at the main strength, and the two verdicts."""
     return table(["role", *ROLE_HEADER], role_rows(results))
@@ -118,9 +128,9 @@ def strength_table(results: Results) -> str:
     """Accuracy of every arm at each strength and initialisation, and what decay alone does to a gamma."""
     found = results.cells
     header, alone = ["arm"], ["decay alone leaves"]
-    for init, strength in found:
-        header.append(f"decay {strength:g}" + (f", `last` starts at {init:g}" if init is not None else ""))
-        records = [run for arm in results.network.arms for run, _ in results.pairs(arm, (init, strength))]
+    for cell in found:
+        header.append(cell_name(cell))
+        records = [run for arm in results.network.arms for run, _ in results.pairs(arm, cell)]
         left = next((run["decay_alone"] for run in records if run["arm"] != BASELINE), None)
         alone.append(NONE if left is None else f"×{left:.2g}" if left < 0.1 else f"×{left:.2f}")
     rows = [alone]
@@ -134,9 +144,7 @@ def strength_table(results: Results) -> str:
 def verdict_table(results: Results) -> str:
     """The two verdicts on each role, at each strength and initialisation: mechanism / accuracy."""
     found = results.cells
-    header = ["role"] + [
-        f"decay {strength:g}" + (f", `last` starts at {init:g}" if init is not None else "") for init, strength in found
-    ]
+    header = ["role", *map(cell_name, found)]
     rows = []
     for role in Role:
         if str(role) in ARMS and results.network.gammas.by_role(role):
