@@ -183,7 +183,7 @@ def test_settings_that_ship_are_whole(path):
     config, text = read_config(path.stem)
     assert text == path.read_text()
     assert len(config.seeds) >= 5
-    assert len(config.gamma_weight_decays) == (1 if path.stem.endswith("_again") else 3)
+    assert len(config.gamma_weight_decays) == 3
     if config.task == "images":
         with torch.device("meta"):
             model = build(config, 10, config.image_size or 32)

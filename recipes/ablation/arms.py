@@ -26,6 +26,9 @@ ARMS: dict[str, str] = {
 }
 """By arm the policy that says which gammas decay. `complement`: those that `guidelines` leaves alone, and no others."""
 
+WHOLE = ("guidelines", "complement", "all")
+"""The arms that are about more than one role."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ablation.arms import ARMS, BASELINE
+from ablation.arms import ARMS, BASELINE, WHOLE
 from ablation.statistics import Record, Results
 from hf_gammareg.gammas import Role
 from hf_gammareg.sheet import STYLE
@@ -44,14 +44,15 @@ def _title(results: Results) -> str:
 def _overview(results: Results) -> Figure:
     """By arm: branch to skip, effective learning rate, accuracy; each against no decay on gammas."""
     arms = [arm for arm in results.network.arms if arm != BASELINE]
-    figure = Figure(figsize=(11.0, 1.6 + 0.42 * len(arms)), layout="constrained")
-    panels: list[Axes] = list(figure.subplots(1, 3, sharey=True))
     cell = results.main
-    columns = (
+    columns = [
         ("variance of branch / skip, factor", lambda arm: results.branch_to_skip(arm, cell), True),
         ("effective lr of absorbed gammas, factor", lambda arm: results.effective_lr(arm, cell), True),
         ("test accuracy, difference in points", lambda arm: results.difference(arm, cell, "eval_accuracy"), False),
-    )
+    ]
+    columns = [column for column in columns if any(column[1](arm) for arm in arms)]
+    figure = Figure(figsize=(0.8 + 3.4 * len(columns), 1.6 + 0.42 * len(arms)), layout="constrained")
+    panels: list[Axes] = list(figure.subplots(1, len(columns), sharey=True, squeeze=False)[0])
     for axes, (title, measure, is_logarithm) in zip(panels, columns, strict=True):
         axes.set_title(title, fontsize=10)
         axes.axvline(1.0 if is_logarithm else 0.0, color="#999999", linewidth=1)
@@ -68,10 +69,16 @@ def _overview(results: Results) -> Figure:
         if is_logarithm:
             axes.set_xscale("log")
             _plain_ticks(axes)
-    panels[0].set_yticks(range(len(arms)), [f"only {arm}" if arm in list(Role) else arm for arm in arms])
-    panels[0].invert_yaxis()
+    panels[0].set_yticks(range(len(arms)), [_label(results, arm) for arm in arms])
+    panels[0].set_ylim(len(arms) - 0.5, -0.5)
     figure.suptitle(f"{_title(results)}\nagainst no decay on gammas; bars: 95 % confidence, ticks: seeds", fontsize=11)
     return figure
+
+
+def _label(results: Results, arm: str) -> str:
+    """The arm, and the policies that are the same here."""
+    also = [other for other in WHOLE if results.network.same_as[other] == arm and other != arm]
+    return " = ".join([f"only {arm}" if arm in list(Role) else arm, *also])
 
 
 def _shown(value: float, is_logarithm: bool) -> float:
@@ -103,7 +110,7 @@ def _sizes(results: Results) -> Figure:
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("mean |gamma|")
-    _legend(figure, panels[0])
+    _legend(results, figure, panels[0])
     figure.suptitle(_title(results), fontsize=11)
     return figure
 
@@ -123,7 +130,7 @@ def _depth(results: Results) -> Figure:
     axes.set_xticks(list(numbers), results.network.sums, rotation=35, ha="right", fontsize=8)
     axes.set_ylabel("variance of branch / variance of skip")
     axes.grid(alpha=0.3)
-    _legend(figure, axes)
+    _legend(results, figure, axes)
     figure.suptitle(_title(results), fontsize=11)
     return figure
 
@@ -154,12 +161,12 @@ def _geometric_mean(values: list[float]) -> float:
     return math.exp(sum(map(math.log, values)) / len(values))
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
+def _legend(results: Results, figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda index: list(ARMS).index(labels[index]))
     figure.legend(
         [handles[index] for index in order],
-        [f"only {labels[index]}" if labels[index] in list(Role) else labels[index] for index in order],
+        [_label(results, labels[index]) for index in order],
         loc="outside right center",
         frameon=False,
         title="what decays",

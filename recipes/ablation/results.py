@@ -6,7 +6,7 @@ from typing import Any
 
 from huggingface_hub import EvalResult
 
-from ablation.arms import BASELINE
+from ablation.arms import BASELINE, WHOLE
 from ablation.config import CONFIG_NAME, Ablation, read_config
 from ablation.plots import DEPTH, OVERVIEW, SIZES
 from ablation.runs import RUNS_NAME, read_network, read_runs
@@ -65,7 +65,8 @@ on roles to decay, and fall on the others.
 ## By arm
 
 Branch / skip is the geometric mean over all residual sums on {probe} test examples. `complement` decays what
-`guidelines` leaves alone.
+`guidelines` leaves alone. Where the training loss (of the last epoch) rises with the test loss, decay kept the network
+from fitting in so short a run, rather than from generalising.
 
 {arms}
 
@@ -215,10 +216,6 @@ def _places(verdicts: dict[Cell, str], verdict: str) -> str:
     return "; ".join(cell_name(cell) for cell, found in verdicts.items() if found == verdict)
 
 
-WHOLE = ("guidelines", "complement", "all")
-"""Arms that are a policy for all roles together."""
-
-
 def _settings(config: Ablation) -> dict[str, Any]:
     """The settings that are not at their default, for the card's table."""
     found = {}
@@ -235,11 +232,7 @@ def headline(folders: list[Path]) -> str:
     rows, said = [], []
     for folder in folders:
         results = read_results(folder)
-        init, strength = results.main
-        start = "" if init is None else f"; `last` starts at {init:g}"
-        said.append(
-            f"- {results.config.title} (gammas decay by {strength:g}{start}): {against(results, 'eval_accuracy')}"
-        )
+        said.append(f"- {results.config.title} ({cell_name(results.main)}): {against(results, 'eval_accuracy')}")
         link = f"[{results.config.title}]({folder.parent.name}/{folder.name}), {results.seeds} seeds"
         rows += [[link if number == 0 else "", *row] for number, row in enumerate(role_rows(results))]
     return "\n".join([table(["network", "role", *ROLE_HEADER], rows), "", *said])

@@ -92,14 +92,15 @@ def arm_table(results: Results, cell: Cell) -> str:
         same = results.network.same_as[arm]
         count = len(results.network.decaying(arm))
         if same == BASELINE:
-            shown = [NONE, NONE, NONE, "no such gamma: as `none`", NONE]
-            base, loss = results.baseline(cell, "eval_accuracy"), results.baseline(cell, "eval_loss")
-            if arm == BASELINE and base and loss:
-                shown[3:] = [f"{base.mean:.1%} [{base.low:.1%}, {base.high:.1%}] correct", f"{loss.mean:.3f}"]
+            shown = [NONE, NONE, NONE, "no such gamma: as `none`", NONE, NONE]
+            if arm == BASELINE:
+                base, *losses = (results.baseline(cell, key) for key in ("eval_accuracy", "eval_loss", "train_loss"))
+                shown[3] = f"{base.mean:.1%} [{base.low:.1%}, {base.high:.1%}] correct" if base else NONE
+                shown[4:] = [f"{loss.mean:.3f}" if loss else NONE for loss in losses]
             rows.append([f"`{arm}`", str(count), *shown])
             continue
         if same != arm:
-            rows.append([f"`{arm}`", str(count), NONE, NONE, NONE, f"the same gammas as `{same}`", NONE])
+            rows.append([f"`{arm}`", str(count), NONE, NONE, NONE, f"the same gammas as `{same}`", NONE, NONE])
             continue
         rows.append(
             [
@@ -110,6 +111,7 @@ def arm_table(results: Results, cell: Cell) -> str:
                 factor(results.effective_lr(arm, cell)),
                 points(results.difference(arm, cell, "eval_accuracy")),
                 plain(results.difference(arm, cell, "eval_loss")),
+                plain(results.difference(arm, cell, "train_loss")),
             ]
         )
     header = [
@@ -120,6 +122,7 @@ def arm_table(results: Results, cell: Cell) -> str:
         "effective lr",
         "accuracy, points",
         "test loss",
+        "training loss",
     ]
     return table(header, rows)
 
