@@ -106,7 +106,6 @@ def start(folder: Path, text: str, config: Ablation, data_dir: str | None) -> Ne
         if (folder / NETWORK_NAME).is_file():
             return read_network(folder)
     network = _look(config, data_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     write_whole(kept, text)
     write_whole(folder / NETWORK_NAME, json.dumps(network.to_dict(), indent=1) + "\n")
     return network
