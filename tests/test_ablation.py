@@ -255,7 +255,7 @@ def test_runs_are_resumed_and_repeat(tiny, tmp_path, call):
     }
     card = ModelCard.load(folder / "README.md")
     assert card.data.eval_results[0].metric_type == "accuracy"
-    assert "| `last` | 4 | decay | branch / skip down |" in card.text
+    assert "| `last` | 4 | 0 | decay | branch / skip down |" in card.text
 
     # What decays shrinks, and nothing else does.
     for arm, moved in (("last", "last"), ("final", "final")):

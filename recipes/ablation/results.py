@@ -56,7 +56,8 @@ else *not decided* at this scale. *Predicted* is what this library's reading of 
 mechanism: the variance of branch over skip, at the residual sums that the role acts on, or the effective learning rate
 of absorbed gammas. The latter is a function of their size by definition: that it moved says that decay prevailed over
 the gradient, not that training became more stable. Of `final` neither analysis says anything. The accuracy should rise
-on roles to decay, and fall on the others.
+on roles to decay, and fall on the others. *Exact* are gammas whose fate holds to rounding; the others meet a GELU or a
+softmax on the way, so that an absorbed one is cancelled only nearly.
 
 {roles}
 

@@ -8,7 +8,7 @@ from ablation.statistics import APPLY, MECHANISM, Cell, Estimate, Results
 from hf_gammareg.gammas import Role
 
 NONE = "–"
-ROLE_HEADER = ["gammas", "guideline", "predicted", "measured", "mechanism", "accuracy, points", "verdict on it"]
+ROLE_HEADER = ["gammas", "exact", "guideline", "predicted", "measured", "mechanism", "accuracy, points", "verdict"]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -80,7 +80,8 @@ def role_rows(results: Results) -> list[list[str]]:
         quantity = f"{MECHANISM[role][0]} {'up' if MECHANISM[role][1] > 0 else 'down'}" if role in MECHANISM else NONE
         mechanism, accuracy = results.verdicts(role, cell)
         moved, gained = results.mechanism(role, cell), results.difference(str(role), cell, "eval_accuracy")
-        row = [f"`{role}`", str(len(members)), says, quantity, factor(moved), f"**{mechanism}**"]
+        exact = sum(gamma.exact for gamma in members)
+        row = [f"`{role}`", str(len(members)), str(exact), says, quantity, factor(moved), f"**{mechanism}**"]
         rows.append([*row, points(gained), f"**{accuracy}**"])
     return rows
 
