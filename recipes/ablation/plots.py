@@ -1,6 +1,7 @@
 """The pictures: differences by arm, |gamma| by role over training, branch to skip by depth."""
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,9 @@ def _depth(results: Results) -> Figure:
         ]
         _lines(axes, arm, [[point for point in row if point[1]] for row in rows], logarithm=True)
     axes.set_yscale("log")
-    axes.set_xticks(list(numbers), results.network.sums, rotation=35, ha="right", fontsize=8)
+    shared = os.path.commonprefix(results.network.sums).rpartition(".")[0]
+    names = [module.removeprefix(f"{shared}.") for module in results.network.sums]
+    axes.set_xticks(list(numbers), names, rotation=35, ha="right", fontsize=8)
     axes.set_ylabel("variance of branch / variance of skip")
     axes.grid(alpha=0.3)
     _legend(results, figure, axes)
