@@ -128,7 +128,7 @@ def _depth(results: Results) -> Figure:
         ]
         _lines(axes, arm, [[point for point in row if point[1]] for row in rows], logarithm=True)
     axes.set_yscale("log")
-    shared = os.path.commonprefix(results.network.sums).rpartition(".")[0]
+    shared = os.path.commonpath([module.replace(".", "/") for module in results.network.sums]).replace("/", ".")
     names = [module.removeprefix(f"{shared}.") for module in results.network.sums]
     axes.set_xticks(list(numbers), names, rotation=35, ha="right", fontsize=8)
     axes.set_ylabel("variance of branch / variance of skip")
