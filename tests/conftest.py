@@ -2,6 +2,24 @@
 
 import os
 
+import pytest
+
 # Before torch is imported: the models here are tiny, and more threads than cores only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture
+def same_verbosity():
+    """Give back the verbosity of the libraries that a test or what it runs turns down."""
+    import datasets
+    import transformers
+
+    verbosity = transformers.utils.logging.get_verbosity()
+    bars = transformers.utils.logging.is_progress_bar_enabled(), datasets.are_progress_bars_disabled()
+    yield
+    transformers.utils.logging.set_verbosity(verbosity)
+    if bars[0]:
+        transformers.utils.logging.enable_progress_bar()
+    if not bars[1]:
+        datasets.enable_progress_bars()

@@ -28,6 +28,7 @@ from ablation.statistics import CONTRADICTED, SUPPORTED, UNDECIDED, Results, est
 from hf_gammareg import GammaRegError, find_gammas
 from hf_gammareg.card import check_card
 
+pytestmark = pytest.mark.usefixtures("same_verbosity")
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "gamma_ablation.py"
 KEPT = sorted(path.parent for path in (ROOT / "model_cards").glob(f"*/{RUNS_NAME}"))

@@ -16,6 +16,7 @@ from ablation.config import read_config
 from ablation.runs import do_run
 from ablation.sentences import network
 
+pytestmark = pytest.mark.usefixtures("same_verbosity")
 GOOD, BAD = ("fine", "great", "good", "warm"), ("bad", "dull", "cold", "poor")
 
 
