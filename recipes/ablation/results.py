@@ -23,7 +23,6 @@ from ablation.tables import (
 )
 from hf_gammareg import GammaRegError
 from hf_gammareg.card import make_card
-from hf_gammareg.gammas import Role
 from hf_gammareg.policy import guidelines
 from hf_gammareg.report import write_whole
 
@@ -193,9 +192,8 @@ def against(results: Results, *measures: str) -> str:
         results: of one folder.
         *measures: keys of `MEASURES` by which whole policies are compared; default: all.
     """
-    roles = [role for role in Role if results.network.gammas.by_role(role) and str(role) in results.network.same_as]
     wrong, undecided = [], []
-    for role in roles:
+    for role in results.roles:
         for number, what in enumerate(("mechanism", "accuracy")):
             verdicts = {cell: results.verdicts(role, cell)[number] for cell in results.cells}
             wrong += [f"{what} of `{role}` ({one})"] if (one := _places(verdicts, CONTRADICTED)) else []

@@ -84,6 +84,11 @@ class Results:
         return [cell for cell in cells(self.config) if any(self.pairs(arm, cell) for arm in self.network.arms[1:])]
 
     @property
+    def roles(self) -> list[Role]:
+        """Those that the network has and that have an arm of their own."""
+        return [role for role in Role if str(role) in self.network.same_as and self.network.gammas.by_role(role)]
+
+    @property
     def seeds(self) -> int:
         """How many seeds there are runs of."""
         return len({record["seed"] for record in self.records.values()})

@@ -1,11 +1,10 @@
 """The tables, in Markdown: every number in them follows from the JSON lines."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ablation.arms import ARMS, BASELINE
 from ablation.statistics import APPLY, MECHANISM, Cell, Estimate, Results
-from hf_gammareg.gammas import Role
 
 NONE = "–"
 ROLE_HEADER = ["gammas", "exact", "guideline", "predicted", "measured", "mechanism", "accuracy, points", "verdict"]
@@ -23,14 +22,12 @@ def points(found: Estimate | None) -> str:
     >>> points(Estimate(mean=0.0123, low=-0.001, high=0.02, n=5))
     '+1.2 [−0.1, +2.0]'
     """
-    if found is None:
-        return NONE
-    return f"{_signed(100 * found.mean, 1)} [{_signed(100 * found.low, 1)}, {_signed(100 * found.high, 1)}]"
+    return _interval(found, lambda value: _signed(100 * value, 1))
 
 
 def plain(found: Estimate | None) -> str:
     """A difference as it is, with its interval."""
-    return NONE if found is None else f"{_signed(found.mean, 3)} [{_signed(found.low, 3)}, {_signed(found.high, 3)}]"
+    return _interval(found, lambda value: _signed(value, 3))
 
 
 def factor(found: Estimate | None) -> str:
@@ -39,9 +36,11 @@ def factor(found: Estimate | None) -> str:
     >>> factor(Estimate(mean=0.0, low=-0.1, high=0.1, n=5))
     '×1.00 [0.90, 1.11]'
     """
-    if found is None:
-        return NONE
-    return f"×{_size(found.mean)} [{_size(found.low)}, {_size(found.high)}]"
+    return NONE if found is None else f"×{_interval(found, _size)}"
+
+
+def _interval(found: Estimate | None, shown: Callable[[float], str]) -> str:
+    return NONE if found is None else f"{shown(found.mean)} [{shown(found.low)}, {shown(found.high)}]"
 
 
 def _size(logarithm: float) -> str:
@@ -72,10 +71,8 @@ def role_table(results: Results) -> str:
 def role_rows(results: Results) -> list[list[str]]:
     """The rows of `role_table`."""
     cell, rows = results.main, []
-    for role in Role:
+    for role in results.roles:
         members = results.network.gammas.by_role(role)
-        if not members or str(role) not in ARMS:
-            continue
         says = "decay" if role in APPLY else "no decay"
         quantity = f"{MECHANISM[role][0]} {'up' if MECHANISM[role][1] > 0 else 'down'}" if role in MECHANISM else NONE
         mechanism, accuracy = results.verdicts(role, cell)
@@ -149,8 +146,5 @@ def verdict_table(results: Results) -> str:
     """The two verdicts on each role, at each strength and initialisation: mechanism / accuracy."""
     found = results.cells
     header = ["role", *map(cell_name, found)]
-    rows = []
-    for role in Role:
-        if str(role) in ARMS and results.network.gammas.by_role(role):
-            rows.append([f"`{role}`", *(" / ".join(results.verdicts(role, cell)) for cell in found)])
+    rows = [[f"`{role}`", *(" / ".join(results.verdicts(role, cell)) for cell in found)] for role in results.roles]
     return table(header, rows)
