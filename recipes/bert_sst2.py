@@ -20,7 +20,7 @@ import torch
 import transformers
 from accelerate import PartialState
 from hub_access import hub_problem
-from launch import main_process_first, run
+from launch import by_main_process, main_process_first, run
 from run_settings import check_settings, write_settings
 from sentence_data import SentenceArguments, SentenceData, load_sentence_data
 from transformers import (
@@ -144,7 +144,7 @@ def main() -> None:
     names = ["learning_rate", "weight_decay", "num_train_epochs", "max_steps", "seed", "optim", "gamma_policy"]
     settings = {**vars(data_args), **vars(model_args), **{name: chosen[name] for name in names}}
     if args.resume_from_checkpoint:
-        main_process_first(lambda: check_settings(args.output_dir, settings))
+        by_main_process(lambda: check_settings(args.output_dir, settings))
     if trainer.is_world_process_zero():
         write_settings(args.output_dir, settings)
     checkpoint = args.resume_from_checkpoint

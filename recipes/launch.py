@@ -22,17 +22,26 @@ def main_process_first(load: Callable[[], T]) -> T:
     Unlike `PartialState.main_process_first`, a GammaRegError of the main process is raised by every process, so that
     none is left waiting for it.
     """
-    state = PartialState()
-    loaded, problem = None, [None]
-    if state.is_main_process:
+    loaded: list[T] = []
+    by_main_process(lambda: loaded.append(load()))
+    return loaded[0] if loaded else load()
+
+
+def by_main_process(find: Callable[[], T]) -> T:
+    """What `find` returns on the main process, on every process: for what the main process may change meanwhile.
+
+    A GammaRegError is raised by every process.
+    """
+    found, problem = None, None
+    if PartialState().is_main_process:
         try:
-            loaded = load()
+            found = find()
         except GammaRegError as error:
-            problem = [str(error)]
-    broadcast_object_list(problem)
-    if problem[0] is not None:
-        raise GammaRegError(problem[0])
-    return loaded if state.is_main_process else load()
+            problem = str(error)
+    told = broadcast_object_list([found, problem])
+    if told[1] is not None:
+        raise GammaRegError(told[1])
+    return told[0]
 
 
 def announce(message: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_gammareg import GammaRegError
+from hf_gammareg.report import write_whole
 
 FILE_NAME = "run_settings.json"
 
@@ -36,5 +37,4 @@ def check_settings(folder: str | Path, settings: dict[str, Any]) -> None:
 
 def write_settings(folder: str | Path, settings: dict[str, Any]) -> None:
     """Leave the settings of a run in its output folder. Call on the main process only."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    (Path(folder) / FILE_NAME).write_text(json.dumps(settings, indent=2) + "\n")
+    write_whole(Path(folder) / FILE_NAME, json.dumps(settings, indent=2) + "\n")

@@ -23,7 +23,7 @@ from accelerate import Accelerator, skip_first_batches
 from accelerate.utils import DataLoaderConfiguration, set_seed
 from hub_access import hub_problem
 from image_data import DataArguments, ImageData, PixelDataset, choose_augmentation, load_image_data
-from launch import announce, main_process_first, run
+from launch import announce, by_main_process, main_process_first, run
 from run_settings import check_settings, write_settings
 from timm.scheduler import create_scheduler_v2
 from timm_results import save_results
@@ -310,7 +310,7 @@ def begin(accelerator: Accelerator, args: argparse.Namespace, settings: dict[str
         check_settings(folder.parent, fixed)
         return folder
 
-    checkpoint = main_process_first(checked)
+    checkpoint = by_main_process(checked)
     if accelerator.is_main_process:
         write_settings(args.output_dir, fixed)
     if checkpoint is not None:

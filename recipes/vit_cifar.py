@@ -21,7 +21,7 @@ import transformers
 from accelerate import PartialState
 from hub_access import hub_problem
 from image_data import DataArguments, ImageData, PixelDataset, choose_augmentation, load_image_data
-from launch import announce, main_process_first, run
+from launch import announce, by_main_process, main_process_first, run
 from run_settings import check_settings, write_settings
 from transformers import (
     AutoImageProcessor,
@@ -253,7 +253,7 @@ def main() -> None:
 
 def train(trainer: GammaRegTrainer, settings: dict[str, Any]) -> None:
     """Train, from the last checkpoint where there is one, and leave the model and the training metrics."""
-    checkpoint = main_process_first(lambda: checkpoint_to_resume(trainer.args, settings))
+    checkpoint = by_main_process(lambda: checkpoint_to_resume(trainer.args, settings))
     if trainer.is_world_process_zero():
         write_settings(trainer.args.output_dir, settings)
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics

@@ -110,7 +110,9 @@ def train(config: Ablation, run: Run, data_dir: str | None = None, device: str =
     """
     data = images_of(config, data_dir)
     model, gammas = prepare(config, run, data)
-    model.to(device, memory_format=torch.channels_last if config.cifar_stem_width else torch.preserve_format)
+    # Not on a CPU: torch 2.14.1 corrupts the heap there, in the backward pass of a strided 1x1 convolution.
+    convolutions = config.cifar_stem_width is not None and device != "cpu"
+    model.to(device, memory_format=torch.channels_last if convolutions else torch.preserve_format)
     optimizer = create_optimizer_v2(
         model,
         config.optimizer,
