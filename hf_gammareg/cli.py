@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 import typer
 
 if TYPE_CHECKING:
-    from hf_gammareg.compare import Comparison
-    from hf_gammareg.gammas import GammaMap
-    from hf_gammareg.measure import Measurement
+    from hf_gammareg.roles.gammas import GammaMap
+    from hf_gammareg.roles.measure import Measurement
+    from hf_gammareg.show.compare import Comparison
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -67,13 +67,13 @@ def inspect(
     The model is built from its configuration; no weights are read.
     """
     with _quiet():
-        from hf_gammareg import lock as locks
-        from hf_gammareg.compare import Comparison
+        from hf_gammareg.decay.policy import decide, find_rule
         from hf_gammareg.errors import GammaRegError
-        from hf_gammareg.picture import check_picture, draw
-        from hf_gammareg.policy import decide, find_rule
-        from hf_gammareg.roles import find_gammas
-        from hf_gammareg.sources import load_source
+        from hf_gammareg.inputs.sources import load_source
+        from hf_gammareg.roles.walk import find_gammas
+        from hf_gammareg.show import lock as locks
+        from hf_gammareg.show.compare import Comparison
+        from hf_gammareg.show.picture import check_picture, draw
 
         # What can be told before a model is built is told at once.
         find_rule(policy)
@@ -116,8 +116,8 @@ def inspect(
 def _inspection(
     source: str, policy: str, gammas: GammaMap, decays: Mapping[str, bool], output: str, every: bool
 ) -> str:
-    from hf_gammareg.formats import csv_text, markdown_lines
-    from hf_gammareg.report import ROW_FIELDS, closing_lines, gamma_rows, table_rows, table_text
+    from hf_gammareg.roles.table import csv_text, markdown_lines
+    from hf_gammareg.show.report import ROW_FIELDS, closing_lines, gamma_rows, table_rows, table_text
 
     if output == "json":
         rows = gamma_rows(gammas, decays)
@@ -131,8 +131,8 @@ def _inspection(
 
 
 def _difference(source: str, found: Comparison, output: str, every: bool) -> str:
-    from hf_gammareg.formats import csv_text, markdown_lines
-    from hf_gammareg.report import plain_table, table_rows
+    from hf_gammareg.roles.table import csv_text, markdown_lines
+    from hf_gammareg.show.report import plain_table, table_rows
 
     if output == "json":
         return json.dumps(found.to_dict(source), indent=2)
@@ -159,8 +159,9 @@ def verify(
     with _quiet(), _progress(terminal) as progress:
         import torch
 
-        from hf_gammareg import find_gammas, measure
-        from hf_gammareg.sources import load_source
+        from hf_gammareg import find_gammas
+        from hf_gammareg.inputs.sources import load_source
+        from hf_gammareg.roles import measure
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -182,8 +183,8 @@ def verify(
 def _measurements(
     source: str, gammas: GammaMap, found: Sequence[Measurement], disagreeing: Sequence[Measurement]
 ) -> str:
-    from hf_gammareg.gammas import Role
-    from hf_gammareg.report import Row, plain_table
+    from hf_gammareg.roles.gammas import Role
+    from hf_gammareg.show.report import Row, plain_table
 
     rows = [
         Row(

@@ -11,11 +11,11 @@ from timm.optim import optimizer_kwargs, param_groups_layer_decay, param_groups_
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from hf_gammareg.decay.groups import Group, apply_lr_scale, param_groups
+from hf_gammareg.decay.policy import Policy
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.gammas import GammaMap
-from hf_gammareg.groups import Group, apply_lr_scale, param_groups
-from hf_gammareg.matching import match_by_name
-from hf_gammareg.policy import Policy
+from hf_gammareg.resume.matching import match_by_name
+from hf_gammareg.roles.gammas import GammaMap
 
 __all__ = ["create_optimizer", "create_optimizer_v2", "param_group_fn"]
 
@@ -156,7 +156,7 @@ def param_group_fn(
 
     With that argument timm leaves layer decay, `no_weight_decay()` and the fallback list alone, and does not know
     the groups' decay; so all of them are given here, and done here as timm would. For a scheduler that is not timm's
-    call `hf_gammareg.groups.apply_lr_scale(optimizer)` afterwards.
+    call `hf_gammareg.decay.groups.apply_lr_scale(optimizer)` afterwards.
 
     >>> import timm
     >>> model = timm.create_model("test_vit")

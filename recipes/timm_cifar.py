@@ -36,14 +36,14 @@ from training_state import Progress, find_checkpoint, save_checkpoint
 from transformers import HfArgumentParser
 
 from hf_gammareg import GammaMap, GammaMonitor, GammaRegError, PolicyState, decay_budget, find_gammas, fit_scheduler
-from hf_gammareg.history import HISTORY_NAME
-from hf_gammareg.history_plot import PLOT_NAME
+from hf_gammareg.decay.policy import decide
+from hf_gammareg.decay.ranks import check_ranks
 from hf_gammareg.metrics import Accuracy
-from hf_gammareg.picture import check_picture
-from hf_gammareg.policy import decide
-from hf_gammareg.ranks import check_ranks
-from hf_gammareg.report import write_report
+from hf_gammareg.show.picture import check_picture
+from hf_gammareg.show.report import write_report
 from hf_gammareg.timm import create_optimizer_v2
+from hf_gammareg.watch.history import HISTORY_NAME
+from hf_gammareg.watch.history_plot import PLOT_NAME
 
 
 def parse_arguments() -> tuple[DataArguments, argparse.Namespace]:

@@ -19,8 +19,8 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from transformers import ViTForImageClassification
 
 from hf_gammareg import GammaRegArguments, GammaRegError, GammaRegTrainer, find_gammas
-from hf_gammareg.names import canonical_name
-from hf_gammareg.ranks import check_ranks
+from hf_gammareg.decay.ranks import check_ranks
+from hf_gammareg.model.names import canonical_name
 from hf_gammareg.timm import create_optimizer_v2
 
 GLOBAL_BATCH, STEPS = 8, 20

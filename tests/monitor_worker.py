@@ -11,7 +11,7 @@ from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 from hf_gammareg import GammaMonitor, GammaMonitorCallback, GammaRegError, find_gammas
-from hf_gammareg.history import read_history
+from hf_gammareg.watch.history import read_history
 
 
 def train(folder, model_folder, **options):

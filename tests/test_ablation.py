@@ -26,7 +26,7 @@ from ablation.runs import RUNS_NAME, Network, do_run, machine, read_network, rea
 from ablation.statistics import CONTRADICTED, SUPPORTED, UNDECIDED, Results, estimate
 
 from hf_gammareg import GammaRegError, find_gammas
-from hf_gammareg.card import check_card
+from hf_gammareg.show.card import check_card
 
 pytestmark = pytest.mark.usefixtures("same_verbosity")
 ROOT = Path(__file__).parents[1]

@@ -24,10 +24,10 @@ from transformers import get_scheduler
 from transformers.optimization import Adafactor
 
 import hf_gammareg
-from hf_gammareg.budget import DecayBudget, decay_budget, decay_kind
-from hf_gammareg.decay import RULES, DecayKind, decay_rule
+from hf_gammareg.decay.budget import DecayBudget, decay_budget, decay_kind
+from hf_gammareg.decay.optimizers import RULES, DecayKind, decay_rule
+from hf_gammareg.decay.wrappers import class_name
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.wrappers import class_name
 
 STEPS = 40
 LR, DECAY = 0.05, 0.3

@@ -16,8 +16,8 @@ from torch import nn
 from transformers import Trainer, ViTConfig, ViTForImageClassification
 
 from hf_gammareg import GammaMonitorCallback, GammaRegArguments, GammaRegError, GammaRegTrainer, find_gammas
-from hf_gammareg.card import CITATION, READING, TAGS, check_card, gamma_section, make_card, metric_results
-from hf_gammareg.policy import decide
+from hf_gammareg.decay.policy import decide
+from hf_gammareg.show.card import CITATION, READING, TAGS, check_card, gamma_section, make_card, metric_results
 
 RESULT = {"task_type": "image-classification", "dataset_type": "beans", "dataset_name": "Beans"}
 

@@ -12,7 +12,7 @@ import pytest
 import timm
 
 from hf_gammareg import cli, find_gammas
-from hf_gammareg.gammas import GammaMap, Role
+from hf_gammareg.roles.gammas import GammaMap, Role
 
 SOURCE = "timm/test_vit"
 COUNTS = {"final": 1, "last": 12}
@@ -132,7 +132,7 @@ def test_verify_agrees(gammareg):
 
 
 def test_verify_tells_a_disagreement(gammareg, monkeypatch):
-    from hf_gammareg import roles
+    from hf_gammareg.roles import walk as roles
 
     find = roles.find_gammas
 
@@ -141,7 +141,7 @@ def test_verify_tells_a_disagreement(gammareg, monkeypatch):
         kept = (replace(g, role=Role.TRUNK) if g.name == "norm.weight" else g for g in found)
         return GammaMap(gammas=tuple(kept), source=found.source)
 
-    monkeypatch.setattr("hf_gammareg.roles.find_gammas", wrong)
+    monkeypatch.setattr("hf_gammareg.roles.walk.find_gammas", wrong)
     status, out, err = gammareg("verify", SOURCE, "--sample")
     assert (status, err) == (1, "")
     assert out.splitlines()[0].split() == ["role", "measured", "gammas", "why"]
@@ -219,12 +219,12 @@ def test_an_error_that_nobody_foresaw_is_one_line_too(gammareg, monkeypatch):
     def broken(source):
         raise RuntimeError("first line\nsecond line")
 
-    monkeypatch.setattr("hf_gammareg.sources.load_source", broken)
+    monkeypatch.setattr("hf_gammareg.inputs.sources.load_source", broken)
     assert gammareg("inspect", SOURCE) == (2, "", "gammareg: error: RuntimeError: first line second line\n")
 
 
 def test_what_libraries_say_reaches_neither_stream(gammareg, monkeypatch):
-    from hf_gammareg import sources
+    from hf_gammareg.inputs import sources
 
     build = sources.load_source
     logger = logging.getLogger("chatter")
@@ -250,7 +250,7 @@ def test_a_model_that_can_not_be_traced_is_told_loudly(gammareg, monkeypatch):
     def failing(*args, **kwargs):
         raise RuntimeError("data-dependent branch")
 
-    monkeypatch.setattr("hf_gammareg.roles.capture", failing)
+    monkeypatch.setattr("hf_gammareg.roles.walk.capture", failing)
     status, out, err = gammareg("inspect", SOURCE)
     assert (status, err) == (0, "")
     assert "WARNING: 13 gammas of unknown role" in out

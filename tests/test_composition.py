@@ -27,7 +27,7 @@ from hf_gammareg import (
     param_groups,
 )
 from hf_gammareg import timm as ours
-from hf_gammareg.policy import decide
+from hf_gammareg.decay.policy import decide
 
 
 class Block(nn.Module):

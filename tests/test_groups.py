@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from hf_gammareg import find_gammas, param_groups
+from hf_gammareg.decay.groups import check_strength, place_gammas
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.groups import check_strength, place_gammas
-from hf_gammareg.names import canonical_name
+from hf_gammareg.model.names import canonical_name
 
 NAMES = ["conv.weight", "conv.bias", "bn.weight", "bn.bias", "block.0.weight", "block.0.bias", "fc.weight", "fc.bias"]
 GAMMAS = ["bn.weight", "block.0.weight"]

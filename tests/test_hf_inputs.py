@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hf_gammareg.inputs import example_inputs
-from hf_gammareg.known import KnownIntegers
-from hf_gammareg.sources import build_on, model_from_config
+from hf_gammareg.inputs.sources import build_on, model_from_config
+from hf_gammareg.inputs.vision import example_inputs
+from hf_gammareg.model.known import KnownIntegers
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "benchmarks"))
 from tiny_configs import model_types, tiny_config

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from hf_gammareg.known import KnownIntegers, integers_known
+from hf_gammareg.model.known import KnownIntegers, integers_known
 
 
 class ByIds(nn.Module):

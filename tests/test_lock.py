@@ -7,8 +7,8 @@ import timm
 from torch import nn
 
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.gammas import Gamma, GammaMap, Role
-from hf_gammareg.lock import differences, lock_dict, read_lock, write_lock
+from hf_gammareg.roles.gammas import Gamma, GammaMap, Role
+from hf_gammareg.show.lock import differences, lock_dict, read_lock, write_lock
 
 
 def gamma(name, role):

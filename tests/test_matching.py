@@ -14,9 +14,9 @@ from torch.optim import SGD, AdamW
 from transformers import Trainer
 
 from hf_gammareg import GammaRegError, PolicyState, find_gammas, match_by_name, param_groups
-from hf_gammareg.layouts import plain_layouts
-from hf_gammareg.matching import fit_scheduler, matched_state
-from hf_gammareg.policy import decide
+from hf_gammareg.decay.policy import decide
+from hf_gammareg.model.layouts import plain_layouts
+from hf_gammareg.resume.matching import fit_scheduler, matched_state
 from hf_gammareg.timm import create_optimizer_v2
 
 ROLES = ("guidelines", "all", "none")

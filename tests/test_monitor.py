@@ -20,10 +20,10 @@ from hf_gammareg import (
     GammaRegTrainer,
     find_gammas,
 )
-from hf_gammareg.history import HISTORY_NAME, History, read_history
-from hf_gammareg.history_plot import plot_history
-from hf_gammareg.names import canonical_name
-from hf_gammareg.probe import ResidualProbe
+from hf_gammareg.model.names import canonical_name
+from hf_gammareg.watch.history import HISTORY_NAME, History, read_history
+from hf_gammareg.watch.history_plot import plot_history
+from hf_gammareg.watch.probe import ResidualProbe
 
 
 class Block(nn.Module):
@@ -249,7 +249,7 @@ def test_importing_the_monitor_brings_neither_transformers_nor_timm_nor_matplotl
     code = "import sys, hf_gammareg; hf_gammareg.GammaMonitor; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"transformers", "timm", "matplotlib"} & set(run.stdout.split())
-    assert "hf_gammareg.monitor" in run.stdout.split()
+    assert "hf_gammareg.watch.monitor" in run.stdout.split()
 
 
 # --- the probe ------------------------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ import torch
 from op_calls import CALLS, A, X, Y
 from torch.utils import _pytree as pytree
 
-from hf_gammareg.graph import MATRIX_PRODUCTS
-from hf_gammareg.ops import CHANNELWISE, FILLS, NORM_KINDS, OPS, RESHAPES, Effect
-from hf_gammareg.sites import STATISTICS
+from hf_gammareg.graph.nodes import MATRIX_PRODUCTS
+from hf_gammareg.graph.ops import CHANNELWISE, FILLS, NORM_KINDS, OPS, RESHAPES, Effect
+from hf_gammareg.roles.sites import STATISTICS
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what old spellings of ops say of themselves
 

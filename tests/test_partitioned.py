@@ -6,7 +6,7 @@ from torch import nn
 from transformers import ViTConfig, ViTForImageClassification
 
 from hf_gammareg import GammaRegError, find_gammas, param_groups
-from hf_gammareg.partitioned import whole
+from hf_gammareg.model.whole import whole
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 CONFIG = ViTConfig(**SIZES, image_size=8, patch_size=4, num_labels=3)

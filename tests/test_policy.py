@@ -7,10 +7,10 @@ from torch import nn
 from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
 
 from hf_gammareg import find_gammas
+from hf_gammareg.decay.policy import POLICIES, decide, find_rule, policy_name
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.gammas import Gamma, GammaMap, Role
-from hf_gammareg.policy import POLICIES, decide, find_rule, policy_name
-from hf_gammareg.roles import norm_parameters
+from hf_gammareg.roles.gammas import Gamma, GammaMap, Role
+from hf_gammareg.roles.walk import norm_parameters
 
 MODEL = nn.Module()
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from hf_gammareg import GammaRegError, ranks
+from hf_gammareg import GammaRegError
+from hf_gammareg.decay import ranks
 
 FIRST = [
     {"params": [], "param_names": ["fc.weight", "bn1.weight"], "weight_decay": 0.1, "lr": 0.01},

@@ -6,7 +6,7 @@ from tiny import NETWORKS, build, honest, mechanics, roles_of, written
 from torch import nn
 
 from hf_gammareg import GammaMap, find_gammas
-from hf_gammareg.policy import decide
+from hf_gammareg.decay.policy import decide
 
 WORDS = {"exact", "rough", "input", "output", "zero"}
 

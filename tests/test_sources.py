@@ -9,7 +9,7 @@ import torch
 from transformers import BertConfig
 
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.sources import load_source
+from hf_gammareg.inputs.sources import load_source
 
 
 def on_the_hub() -> bool:

@@ -10,8 +10,8 @@ from torch import nn
 
 from hf_gammareg import find_gammas
 from hf_gammareg import timm as ours
+from hf_gammareg.decay.policy import decide
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.policy import decide
 
 NAMES = ("test_resnet", "test_vit")
 

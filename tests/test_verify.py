@@ -10,8 +10,8 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 import hf_gammareg
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.gammas import GammaMap, Role
-from hf_gammareg.measure import sample
+from hf_gammareg.roles.gammas import GammaMap, Role
+from hf_gammareg.roles.measure import sample
 
 NARROW = {
     "hidden_size": 32,

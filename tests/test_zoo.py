@@ -20,7 +20,7 @@ from verify_zoo import SOURCES
 from zoo import build, measure, missed
 
 from hf_gammareg import find_gammas
-from hf_gammareg.policy import decide
+from hf_gammareg.decay.policy import decide
 
 SAMPLE = json.loads((Path(__file__).parent / "zoo_sample.json").read_text())
 

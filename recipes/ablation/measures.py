@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from hf_gammareg import GammaMap, GammaMonitor
-from hf_gammareg.gammas import Role
-from hf_gammareg.probe import ResidualProbe
+from hf_gammareg.roles.gammas import Role
+from hf_gammareg.watch.probe import ResidualProbe
 
 MOVES = 0.1
 """A role acts on a residual sum if halving its gammas moves ln(branch / skip) there by more than this."""

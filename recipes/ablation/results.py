@@ -22,9 +22,9 @@ from ablation.tables import (
     verdict_table,
 )
 from hf_gammareg import GammaRegError
-from hf_gammareg.card import make_card
-from hf_gammareg.policy import guidelines
-from hf_gammareg.report import write_whole
+from hf_gammareg.decay.policy import guidelines
+from hf_gammareg.show.card import make_card
+from hf_gammareg.show.report import write_whole
 
 BEGIN, END = "<!-- table of gamma_ablation.py report -->", "<!-- end of the table -->"
 """What a README's table stands between."""

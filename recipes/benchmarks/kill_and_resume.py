@@ -41,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from training_state import Progress, find_checkpoint, save_checkpoint
 
 from hf_gammareg import GammaRegArguments, GammaRegTrainer, PolicyState, find_gammas
-from hf_gammareg.policy import decide
+from hf_gammareg.decay.policy import decide
 from hf_gammareg.timm import create_optimizer_v2
 
 STEPS = 10

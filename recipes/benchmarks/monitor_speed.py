@@ -27,8 +27,8 @@ from torch import nn
 from transformers import TrainingArguments
 
 from hf_gammareg import GammaMonitor, find_gammas
-from hf_gammareg.history import HISTORY_NAME
-from hf_gammareg.sources import load_source
+from hf_gammareg.inputs.sources import load_source
+from hf_gammareg.watch.history import HISTORY_NAME
 
 DEFAULTS = ("timm/resnet18", "timm/vit_tiny_patch16_224")
 LOGGING_STEPS = next(

@@ -24,9 +24,9 @@ from torch import nn
 from transformers import Trainer
 
 from hf_gammareg import find_gammas, param_groups
-from hf_gammareg.capture import capture
-from hf_gammareg.roles import analyse
-from hf_gammareg.sources import Source, load_source
+from hf_gammareg.graph.capture import capture
+from hf_gammareg.inputs.sources import Source, load_source
+from hf_gammareg.roles.walk import analyse
 
 DEFAULTS = ("timm/resnet18", "timm/resnet50", "timm/vit_tiny_patch16_224", "timm/convnext_tiny", "transformers/bert")
 

@@ -73,7 +73,7 @@ def tiny_config(model_type: str) -> PretrainedConfig:
         model_type: a key of `transformers.CONFIG_MAPPING`.
 
     Returns:
-        A configuration that `hf_gammareg.sources.model_from_config` takes.
+        A configuration that `hf_gammareg.inputs.sources.model_from_config` takes.
     """
     config = DEFAULTS.get(model_type, CONFIG_MAPPING[model_type])()
     if model_type not in UNCUT:

@@ -24,8 +24,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hf_gammareg import find_gammas, verify
-from hf_gammareg.measure import sample
-from hf_gammareg.sources import build_on, load_source, model_from_config
+from hf_gammareg.inputs.sources import build_on, load_source, model_from_config
+from hf_gammareg.roles.measure import sample
 
 CONVOLUTIONAL = [
     "timm/resnet18",

@@ -1,0 +1,200 @@
+"""From decisions to parameter groups: any factory's groups, with each gamma where the policy says."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from hf_gammareg.decay.policy import Policy, decide
+from hf_gammareg.errors import GammaRegError
+from hf_gammareg.model.names import by_canonical_name, canonical_name
+from hf_gammareg.roles.gammas import GammaMap
+from hf_gammareg.roles.walk import find_gammas
+from hf_gammareg.show.report import unknown_text
+
+Group = dict[str, Any]
+"""What `torch.optim` takes: `params` and options; here with `param_names` too."""
+
+
+def param_groups(
+    model: nn.Module,
+    weight_decay: float,
+    policy: Policy = "guidelines",
+    *,
+    gamma_weight_decay: float | None = None,
+    decay: Sequence[str] = (),
+    no_decay: Sequence[str] = (),
+    example_inputs: Any = None,
+    gammas: GammaMap | None = None,
+    groups: Iterable[Mapping[str, Any]] | None = None,
+) -> list[Group]:
+    """Make the parameter groups of a model, with decay on the gammas that the policy names.
+
+    Only gammas move. Everything else stays where `groups` has it; without `groups`, where plain `torch.optim` has it:
+    one group, all decayed.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2))
+    >>> groups = param_groups(model, weight_decay=0.1, example_inputs=(torch.zeros(2, 4),))
+    >>> [(group["weight_decay"], group["param_names"]) for group in groups]  # the final norm's gain does not decay
+    [(0.1, ['0.weight', '0.bias', '1.bias', '2.weight', '2.bias']), (0.0, ['1.weight'])]
+    >>> optimizer = torch.optim.AdamW(groups, lr=1e-3)
+
+    Args:
+        model: any PyTorch model, not yet wrapped or sharded.
+        weight_decay: the run's weight decay, at least 0.
+        policy: `"guidelines"`, `"all"`, `"none"`, `"trainer"`, `"timm"`, or role names (see `find_rule`).
+        gamma_weight_decay: a strength of its own for the gammas that decay; default: the run's.
+        decay: glob patterns of gammas that decay whatever the policy says.
+        no_decay: glob patterns of gammas that do not.
+        example_inputs: see `find_gammas`.
+        gammas: the result of `find_gammas(model)`, if it is at hand.
+        groups: groups that another factory made of this model's parameters.
+
+    Returns:
+        Groups for any torch optimizer, none of them empty, each with its own `weight_decay` and `param_names`.
+
+    Raises:
+        GammaRegError: a strength that is negative or not finite, an unknown policy, a pattern that matches nothing.
+    """
+    weight_decay = check_strength("weight_decay", weight_decay)
+    if gammas is None:
+        gammas = find_gammas(model, example_inputs)
+    decays = decide(gammas, model, policy, decay=decay, no_decay=no_decay)
+    if doubt := unknown_text(gammas, decays):
+        warnings.warn(doubt, stacklevel=2)
+    if groups is None:
+        groups = [{"params": [p for p in model.parameters() if p.requires_grad], "weight_decay": weight_decay}]
+    return place_gammas(groups, model, decays, weight_decay=weight_decay, gamma_weight_decay=gamma_weight_decay)
+
+
+def place_gammas(
+    groups: Iterable[Mapping[str, Any]],
+    model: nn.Module,
+    decays: Mapping[str, bool],
+    *,
+    weight_decay: float,
+    gamma_weight_decay: float | None = None,
+) -> list[Group]:
+    """Put each gamma into the group where its decision belongs; nothing else moves.
+
+    A gamma keeps every other setting of the group that it comes from (learning rate, `lr_scale`, `use_fallback`),
+    and joins an existing group where one has the same settings, so no more groups come out than the settings need.
+    Groups of parameters on different device meshes (DTensor) stay apart. Names are canonical: those of the model
+    before DDP, FSDP, `torch.compile`, activation checkpointing or PEFT wrapped it.
+
+    Args:
+        groups: groups of this model's parameters, from any factory. They are not changed.
+        model: the model that the parameters belong to.
+        decays: `{parameter name: decays}` from `hf_gammareg.decay.policy.decide`.
+        weight_decay: the decay of groups that carry none of their own, and of gammas that come from a group without.
+        gamma_weight_decay: a strength of its own for the gammas that decay.
+
+    Raises:
+        GammaRegError: a strength that is negative or not finite, or a parameter in two groups.
+    """
+    weight_decay = check_strength("weight_decay", weight_decay)
+    if gamma_weight_decay is not None:
+        gamma_weight_decay = check_strength("gamma_weight_decay", gamma_weight_decay)
+    decays = by_canonical_name(decays)
+    names = {id(parameter): canonical_name(name) for name, parameter in model.named_parameters()}
+    placed: list[Group] = []
+    seen: dict[int, str] = {}
+    arrivals: list[tuple[Group, str, nn.Parameter]] = []
+    for given in groups:
+        options = {key: value for key, value in given.items() if key not in ("params", "param_names")}
+        own = options.setdefault("weight_decay", weight_decay)
+        group: Group = {"params": [], **options, "param_names": []}
+        placed.append(group)
+        for parameter in _parameters(given["params"]):
+            name = names.get(id(parameter), f"parameter {len(seen)} (not of the model)")
+            if id(parameter) in seen:
+                raise GammaRegError(
+                    f"Expected each parameter in one group, found {name!r} in two. Leave it in one of them."
+                )
+            seen[id(parameter)] = name
+            wanted = own
+            if name in decays:
+                wanted = (own or weight_decay) if decays[name] else 0.0
+                if decays[name] and gamma_weight_decay is not None:
+                    wanted = gamma_weight_decay
+            if wanted == own:
+                group["params"].append(parameter)
+                group["param_names"].append(name)
+            else:
+                arrivals.append((options | {"weight_decay": wanted}, name, parameter))
+    for options, name, parameter in arrivals:
+        target = next((group for group in placed if _options(group) == options and _same_mesh(group, parameter)), None)
+        if target is None:
+            target = {"params": [], **options, "param_names": []}
+            placed.append(target)
+        target["params"].append(parameter)
+        target["param_names"].append(name)
+    return [group for group in placed if group["params"]]
+
+
+def apply_lr_scale(optimizer: torch.optim.Optimizer) -> None:
+    """Write the `lr_scale` of each group into its learning rate, for a scheduler that is not timm's.
+
+    Layer-wise decay gives each group an `lr_scale`, and only timm's schedulers read it: under any other scheduler, or
+    without one, all layers would have the same rate. The setting itself is taken away, so that it can't act twice.
+
+    >>> groups = [{"params": [torch.nn.Parameter(torch.ones(2))], "lr_scale": 0.5}]
+    >>> optimizer = torch.optim.AdamW(groups, lr=0.1)
+    >>> apply_lr_scale(optimizer)
+    >>> optimizer.param_groups[0]["lr"], "lr_scale" in optimizer.param_groups[0]
+    (0.05, False)
+
+    Args:
+        optimizer: an optimizer that has no scheduler yet.
+
+    Raises:
+        GammaRegError: if it has a scheduler, or a group without a learning rate; nothing is changed then.
+    """
+    scaled = [group for group in optimizer.param_groups if "lr_scale" in group]
+    started = any("initial_lr" in group for group in scaled)
+    if started or any(group["lr"] is None for group in scaled):
+        raise GammaRegError(
+            "Expected an optimizer with a learning rate and without a scheduler, found one whose "
+            f"{'scheduler has the rates already' if started else 'lr is None'}. Call apply_lr_scale right after making "
+            "the optimizer, with an lr."
+        )
+    for group in scaled:
+        group["lr"] = group["lr"] * group.pop("lr_scale")
+
+
+def check_strength(option: str, value: float) -> float:
+    """Return a decay strength as a float.
+
+    Raises:
+        GammaRegError: if it is negative, not finite or not a number.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not (math.isfinite(number) and number >= 0):
+        raise GammaRegError(f"Expected `{option}` to be a finite number of at least 0, found {value!r}. Correct it.")
+    return number
+
+
+def _options(group: Group) -> Group:
+    return {key: value for key, value in group.items() if key not in ("params", "param_names")}
+
+
+def _same_mesh(group: Group, parameter: nn.Parameter) -> bool:
+    # Kernels that take a whole group at once can't cross device meshes; Trainer splits its groups for that.
+    meshes = [getattr(member, "device_mesh", None) for member in group["params"]]
+    return not meshes or getattr(parameter, "device_mesh", None) in meshes
+
+
+def _parameters(params: Any) -> list[Any]:
+    if isinstance(params, torch.Tensor):
+        return [params]
+    return [entry[1] if isinstance(entry, tuple) else entry for entry in params]

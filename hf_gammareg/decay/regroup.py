@@ -1,0 +1,85 @@
+"""Gammas in an optimizer that a Trainer has just made, whoever made its groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from torch import nn
+from torch.optim import Optimizer
+
+from hf_gammareg.decay.groups import Group, place_gammas
+from hf_gammareg.decay.optimizers import RULES
+from hf_gammareg.decay.wrappers import base_optimizer, class_name
+from hf_gammareg.model.names import by_canonical_name, canonical_name
+
+Outcome = Literal["kept", "moved", "lost"]
+"""What became of the decisions: the groups held them; they do now; they can't be had."""
+
+
+def regroup(
+    optimizer: Any,
+    groups: list[Group],
+    model: nn.Module,
+    decays: Mapping[str, bool],
+    *,
+    weight_decay: float,
+    gamma_weight_decay: float | None = None,
+) -> Outcome:
+    """Give the groups their members' names, and each gamma the decay that was decided, in place.
+
+    Some optimizers make groups of their own (GaLore, APOLLO), some hold several optimizers (factories, layer-wise
+    ones). Where it is known that they read `weight_decay` from their groups, the gammas move there too; LOMO, which
+    does not, and classes nobody knows are left as they are.
+
+    Args:
+        optimizer: a fresh optimizer.
+        groups: its groups, which are changed.
+        model: the model of its parameters, also as DDP, FSDP or `torch.compile` wrapped it.
+        decays: `{parameter name: decays}`.
+        weight_decay: the run's weight decay.
+        gamma_weight_decay: a strength of its own for the gammas that decay.
+
+    Returns:
+        `kept`, `moved`, or `lost`; then nothing was changed.
+    """
+    decays = by_canonical_name(decays)
+    parameters = {canonical_name(name): parameter for name, parameter in model.named_parameters()}
+    wanted = {
+        id(parameters[name]): weight_decay if decay else 0.0
+        for name, decay in decays.items()
+        if name in parameters and parameters[name].requires_grad
+    }
+    # One whose own groups hold none of the parameters is a dummy: layer-wise optimizers step in hooks.
+    held = list(inner_optimizers(optimizer))
+    owners: list[tuple[Any, list[Group]]] = [(inner, inner.param_groups) for inner in held] or [(optimizer, groups)]
+    found = {id(p): group.get("weight_decay") for _, own in owners for group in own for p in group["params"]}
+    if not decays.keys() <= parameters.keys() or not wanted.keys() <= found.keys():
+        return "lost"
+    kept = all(found[key] == decay for key, decay in wanted.items())
+    if not kept and not all(_reads_groups(owner, own, wanted) for owner, own in owners):
+        return "lost"
+    mirrored = held and {id(group) for group in groups} <= {id(group) for _, own in owners for group in own}
+    for _, own in owners:
+        own[:] = place_gammas(own, model, decays, weight_decay=weight_decay, gamma_weight_decay=gamma_weight_decay)
+    if mirrored:
+        groups[:] = [group for _, own in owners for group in own]
+    return "kept" if kept else "moved"
+
+
+def inner_optimizers(optimizer: Any) -> Iterator[Optimizer]:
+    """The optimizers that an optimizer holds, each once; timm's Lookahead shares the groups of the one it holds."""
+    seen: set[int] = set()
+    for value in list(getattr(optimizer, "__dict__", {}).values()):
+        entries = (
+            value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else [value]
+        )
+        for entry in entries:
+            if isinstance(entry, Optimizer) and entry is not optimizer and id(entry) not in seen:
+                seen.add(id(entry))
+                yield from inner_optimizers(entry) if any(inner_optimizers(entry)) else [entry]
+
+
+def _reads_groups(owner: Any, groups: list[Group], gammas: Mapping[int, float]) -> bool:
+    concerned = any(id(parameter) in gammas for group in groups for parameter in group["params"])
+    return not concerned or class_name(base_optimizer(owner)) in RULES

@@ -1,0 +1,213 @@
+"""Reads an exported program into our records: subgraphs in place, writes through views made explicit."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from hf_gammareg.graph.nodes import Graph, Node, mark_activations, nodes_in
+from hf_gammareg.graph.ops import OPS, Effect
+
+INLINED = {
+    "wrap_with_set_grad_enabled",
+    "wrap_with_autocast",
+    "wrap_activation_checkpoint",
+    "tag_activation_checkpoint",
+}
+"""Higher-order ops that call a subgraph once: read as if it stood in place."""
+
+
+def read(program: torch.export.ExportedProgram, model: nn.Module, source: str) -> Graph:
+    """Read an exported program into our records."""
+    return _Builder(program, model).graph(source)
+
+
+class _Builder:
+    """Reads an exported program into Nodes: subgraphs inlined, in-place writes to views made explicit."""
+
+    def __init__(self, program: torch.export.ExportedProgram, model: nn.Module) -> None:
+        self.program = program
+        self.nodes: list[Node] = []
+        by_id: dict[int, str] = {}
+        for name, parameter in model.named_parameters():
+            by_id.setdefault(id(parameter), name)
+        # Shared parameters go by the one name that `named_parameters` gives them.
+        self.canonical = {
+            name: by_id[id(parameter)] for name, parameter in model.named_parameters(remove_duplicate=False)
+        }
+
+    def graph(self, source: str) -> Graph:
+        signature = self.program.graph_signature
+        kinds: dict[str, tuple[str, str | None]] = {}
+        for spec in signature.input_specs:
+            name = getattr(spec.arg, "name", "")
+            if spec.kind.name == "PARAMETER" and spec.target is not None:
+                kinds[name] = ("parameter", self.canonical.get(spec.target, spec.target))
+            elif spec.kind.name != "USER_INPUT":
+                kinds[name] = ("buffer", None)
+        values: dict[fx.Node, Any] = {}
+        for node in self.program.graph.nodes:
+            if node.op == "placeholder":
+                op, parameter = kinds.get(node.name, ("input", None))
+                made = values[node] = self._add(op, {}, node.meta.get("val"), "", parameter)
+                made.name = node.name
+        returned = self._run(self.program.graph_module, values, "")
+        users = {
+            spec.arg.name
+            for spec in signature.output_specs
+            if spec.kind.name in ("USER_OUTPUT", "LOSS_OUTPUT") and hasattr(spec.arg, "name")
+        }
+        output: Any = next(node for node in self.program.graph.nodes if node.op == "output")
+        wanted = [
+            value
+            for fx_node, value in zip(output.args[0], returned, strict=True)
+            if getattr(fx_node, "name", None) in users
+        ]
+        mark_activations(self.nodes)
+        return Graph(nodes=tuple(self.nodes), outputs=frozenset(node.index for node in nodes_in(wanted)), source=source)
+
+    def _run(self, module: fx.GraphModule, values: dict[fx.Node, Any], prefix: str) -> Any:
+        """Read one graph whose placeholders are bound in `values`; returns what its output holds."""
+        for node in module.graph.nodes:
+            if node.op == "get_attr":
+                attribute = operator.attrgetter(str(node.target))(module)
+                is_graph = isinstance(attribute, fx.GraphModule)
+                values[node] = attribute if is_graph else self._add("buffer", {}, attribute, prefix)
+            elif node.op == "call_function":
+                values[node] = self._call(node, values, prefix)
+                made = values[node]
+                if isinstance(made, Node) and module is self.program.graph_module:
+                    made.name = made.name or node.name
+            elif node.op == "output":
+                return fx.node.map_arg(node.args[0], lambda n: values[n])
+        raise AssertionError("an exported graph has an output")
+
+    def _call(self, node: fx.Node, values: dict[fx.Node, Any], prefix: str) -> Any:
+        target: Any = node.target
+        args: Any = fx.node.map_aggregate(node.args, lambda a: values[a] if isinstance(a, fx.Node) else a)
+        kwargs: Any = fx.node.map_aggregate(node.kwargs, lambda a: values[a] if isinstance(a, fx.Node) else a)
+        path = _module_path(node) or prefix
+        name = getattr(target, "__name__", str(target))
+        if name in INLINED:
+            place = next(i for i, value in enumerate(args) if isinstance(value, fx.GraphModule))
+            subgraph, operands = args[place], args[place + 1 :]
+            holders = [inner for inner in subgraph.graph.nodes if inner.op == "placeholder"]
+            return self._run(subgraph, dict(zip(holders, operands, strict=True)), path)
+        if target is operator.getitem:
+            if isinstance(args[0], tuple | list):
+                return args[0][args[1]]
+            return self._add("getitem", {"self": args[0], "item": args[1]}, node.meta.get("val"), path)
+        if not isinstance(target, torch._ops.OpOverload):
+            arguments = {f"arg{i}": value for i, value in enumerate(args)} | dict(kwargs)
+            if name == "flex_attention":
+                arguments = dict(zip(("query", "key", "value"), args, strict=False))
+            return self._add(name, arguments, node.meta.get("val"), path)
+        names = [argument.name for argument in target._schema.arguments]
+        arguments = dict(zip(names, args, strict=False)) | dict(kwargs)
+        namespace, op = target._schema.name.split("::")
+        in_place = _in_place(node)
+        if in_place:
+            op = op.removesuffix("_")
+        if op == "slice" and (whole := _part_of_join(arguments)) is not None:
+            return whole
+        made = self._add(op if namespace == "aten" else f"{namespace}::{op}", arguments, node.meta.get("val"), path)
+        if in_place:
+            self._write_through(node, made, values, path)
+        return made
+
+    def _write_through(self, node: fx.Node, made: Node, values: dict[fx.Node, Any], path: str) -> None:
+        """After an in-place op, whoever reads what it wrote over, or what that is a view of, reads what it wrote."""
+        base: Any = node.args[0]
+        while isinstance(base, fx.Node):
+            values[base] = made
+            if not (base.op == "call_function" and base.args):
+                return
+            parent: Any = base.args[0]
+            above = values.get(parent) if isinstance(parent, fx.Node) else None
+            if _is_view(base) and isinstance(above, Node) and above.floating:
+                arguments = {"self": above, "values": made}
+                made = self._add("mutate", arguments, None, path)
+                made.shape, made.floating, made.tensor = above.shape, True, True
+            elif not _in_place(base):
+                return
+            base = parent
+
+    def _add(self, op: str, arguments: dict[str, Any], value: Any, path: str, parameter: str | None = None) -> Node:
+        tensors = [
+            item for item in (value if isinstance(value, tuple | list) else [value]) if isinstance(item, torch.Tensor)
+        ]
+        row = OPS.get(op)
+        unread = arguments if row and row.effect is Effect.NOTHING else row.ignores if row else ()
+        read = [argument for name, argument in arguments.items() if name not in unread]
+        node = Node(
+            index=len(self.nodes),
+            op=op,
+            arguments=arguments,
+            inputs=tuple(dict.fromkeys(nodes_in(read))),
+            shape=tuple(_size(s) for s in value.shape) if isinstance(value, torch.Tensor) else None,
+            floating=any(tensor.is_floating_point() or tensor.is_complex() for tensor in tensors),
+            tensor=bool(tensors),
+            module=path,
+            parameter=parameter,
+        )
+        for operand in node.inputs:
+            operand.users.append(node)
+        self.nodes.append(node)
+        return node
+
+
+def _part_of_join(arguments: dict[str, Any]) -> Node | None:
+    """The operand of a concatenation that a slice of it takes back out, whole; None if it takes anything else."""
+    joined, dim = arguments["self"], arguments.get("dim", 0)
+    if not (isinstance(joined, Node) and joined.op == "cat" and joined.shape):
+        return None
+    rank = len(joined.shape)
+    if (joined.arguments.get("dim", 0) - dim) % rank or arguments.get("step", 1) != 1:
+        return None
+    size = joined.shape[dim]
+    start, end = arguments.get("start") or 0, arguments.get("end")
+    end = size if end is None else end
+    if not (isinstance(start, int) and isinstance(end, int) and size >= 0):
+        return None
+    start, end = start + size * (start < 0), min(end + size * (end < 0), size)
+    offset = 0
+    for operand in joined.operands("tensors"):
+        length = operand.shape[dim] if operand.shape else -1
+        if (offset, offset + length) == (start, end):
+            return operand
+        offset += length
+    return None
+
+
+def _size(size: Any) -> int:
+    """A dimension; -1 where the data decide it."""
+    return size if isinstance(size, int) else -1
+
+
+def _module_path(node: fx.Node) -> str:
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return stack[-1][0] if stack else ""
+
+
+def _in_place(node: fx.Node) -> bool:
+    """Whether an op writes over its first argument, and returns it."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload):
+        return False
+    op = target._schema.name.split("::")[1]
+    return op.endswith("_") and not op.endswith("__")
+
+
+def _is_view(node: fx.Node) -> bool:
+    """Whether an op returns (a part of) its first argument itself, so that writing to the one writes to the other."""
+    if node.target is operator.getitem:
+        return True
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or _in_place(node):
+        return False
+    returns = target._schema.returns
+    copies = target._schema.name in ("aten::contiguous", "aten::to")  # mostly, or for nothing
+    return bool(returns) and returns[0].alias_info is not None and not copies

@@ -1,0 +1,221 @@
+"""Optimizer state by parameter name: a checkpoint's moments stay with their parameters, whatever the groups are now.
+
+`torch.optim` matches a checkpoint's state with parameters by position. A run that is resumed with other groups (another
+policy, or a checkpoint that plain `Trainer` or timm wrote) fails, or where the groups have the same sizes takes one
+parameter's moments for another's.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence, Set
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from hf_gammareg.decay.groups import Group
+from hf_gammareg.decay.regroup import inner_optimizers
+from hf_gammareg.errors import GammaRegError, some
+from hf_gammareg.model.layouts import LIKE_PARAMETER, Layout, nameless, plain_layouts
+from hf_gammareg.model.names import canonical_name
+
+logger = logging.getLogger(__name__)
+
+OWN = ("params", "param_names", "weight_decay")
+"""What a group keeps as this run has it; all else (learning rate, betas, counters) comes from the checkpoint."""
+
+
+def match_by_name(
+    optimizer: Optimizer,
+    model: nn.Module,
+    *,
+    say: Callable[[str], None] = logger.warning,
+) -> None:
+    """Make an optimizer load checkpoints by parameter name; call it once, before the first `load_state_dict`.
+
+    The state of each parameter goes to the group that the parameter is in now, with that group's weight decay. What
+    moved is said. A checkpoint whose groups have no names is read as plain `Trainer`, timm or `torch.optim` would have
+    grouped this model, where only one of them fits. `GammaRegTrainer` and `hf_gammareg.timm` do this by themselves.
+
+    >>> layers = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+    >>> names = [name for name, _ in layers.named_parameters()]
+    >>> before = torch.optim.SGD([{"params": list(layers.parameters()), "param_names": names}], momentum=0.9)
+    >>> layers(torch.ones(1, 2)).sum().backward()
+    >>> before.step()
+    >>> now = torch.optim.SGD(
+    ...     [
+    ...         {"params": [layers[1].weight], "param_names": ["1.weight"], "weight_decay": 0.1},
+    ...         {"params": [layers[0].weight, layers[0].bias, layers[1].bias], "weight_decay": 0.0,
+    ...          "param_names": ["0.weight", "0.bias", "1.bias"]},
+    ...     ], momentum=0.9)
+    >>> match_by_name(now, layers, say=print)
+    >>> now.load_state_dict(before.state_dict())
+    Optimizer state matched by name: weight decay 0 becomes 0.1 for '1.weight'.
+    >>> now.state[layers[1].weight]["momentum_buffer"].equal(before.state[layers[1].weight]["momentum_buffer"])
+    True
+
+    Args:
+        optimizer: one whose groups carry `param_names`, as those of `param_groups` do, or hold parameters of `model`.
+        model: the model, wrapped or not.
+        say: told which parameters have another weight decay than in the checkpoint.
+
+    Raises:
+        GammaRegError: later, from `load_state_dict`: names that do not match, a checkpoint without names that no known
+            grouping or more than one fits, values that are not finite. The optimizer is as it was then.
+    """
+    names = {id(parameter): canonical_name(name) for name, parameter in model.named_parameters()}
+    layouts = plain_layouts(model)
+    for inner in list(inner_optimizers(optimizer)) or [optimizer]:
+        for group in inner.param_groups:
+            group.setdefault("param_names", [names.get(id(p), "") for p in group["params"]])
+        hook = partial(_load, layouts=layouts, say=say)
+        if type(inner).load_state_dict is Optimizer.load_state_dict:
+            inner.register_load_state_dict_pre_hook(hook)
+        else:
+            # Optimizers with a method of their own (8-bit ones) call no hooks.
+            inner.__dict__["load_state_dict"] = partial(_load_into, inner, inner.load_state_dict, hook)
+
+
+def _load(optimizer: Optimizer, saved: dict[str, Any], *, layouts: Sequence[Layout], say: Any) -> dict[str, Any]:
+    matched, moved = matched_state(saved, optimizer.param_groups, layouts)
+    if moved:
+        say(f"Optimizer state matched by name: {moved}.")
+    return matched
+
+
+def _load_into(optimizer: Optimizer, load: Callable[..., Any], hook: Callable[..., Any], state: dict[str, Any]) -> None:
+    load(hook(optimizer, state))
+
+
+def matched_state(
+    saved: Mapping[str, Any], groups: Sequence[Group], layouts: Sequence[Layout] = ()
+) -> tuple[dict[str, Any], str]:
+    """Arrange a saved optimizer state by the groups of today.
+
+    Args:
+        saved: what `Optimizer.state_dict` returned.
+        groups: the groups of the optimizer that is to load it, with `param_names`.
+        layouts: how a state without names may have been grouped.
+
+    Returns:
+        A state for `Optimizer.load_state_dict`, and which parameters have another weight decay now, as text.
+
+    Raises:
+        GammaRegError: see `match_by_name`.
+    """
+    before = _saved_groups(saved)
+    shapes = {n: tuple(p.shape) for g in groups for n, p in zip(g["param_names"], g["params"], strict=True)}
+    names = _names(before)
+    if names is None:
+        own = Layout(label="this run", groups=[group["param_names"] for group in groups], decays=_decays(groups))
+        names = nameless(before, saved["state"], (*layouts, own), shapes)
+    home = {name: (i, before[i]["params"][j]) for i, group in enumerate(names) for j, name in enumerate(group)}
+    _check_names(shapes.keys(), home)
+    _check_values({name: saved["state"].get(key) for name, (_, key) in home.items()}, shapes)
+    arranged = []
+    for group in groups:
+        sources = list({home[name][0]: before[home[name][0]] for name in group["param_names"]}.values())
+        options = {key: value for key, value in group.items() if key not in OWN}
+        for key in [key for key in sources[0] if key not in OWN] if sources else []:
+            if all(key in source and _same(source[key], sources[0][key]) for source in sources):
+                options[key] = sources[0][key]
+        own_options = {key: group[key] for key in OWN if key in group}
+        arranged.append(options | own_options | {"params": [home[name][1] for name in group["param_names"]]})
+    return {**saved, "param_groups": arranged}, _moved(groups, before, home)
+
+
+def fit_scheduler(scheduler: Any, optimizer: Optimizer) -> None:
+    """Give a learning rate scheduler that was loaded with other groups the base values of the groups of today.
+
+    Args:
+        scheduler: of torch, transformers, timm or Accelerate, after its `load_state_dict`.
+        optimizer: its optimizer, after `load_state_dict`.
+    """
+    scheduler = getattr(scheduler, "scheduler", scheduler)
+    groups = optimizer.param_groups
+    for inner in getattr(scheduler, "_schedulers", ()):
+        fit_scheduler(inner, optimizer)
+    for name in ("base_lrs", "base_values"):
+        if hasattr(scheduler, name):
+            setattr(scheduler, name, [group.get("initial_lr", group["lr"]) for group in groups])
+    if isinstance(getattr(scheduler, "warmup_steps", None), list):  # timm's: what a step of the warm-up adds
+        length, start = scheduler.warmup_t, scheduler.warmup_lr_init
+        scheduler.warmup_steps = [(value - start) / length if length else 1 for value in scheduler.base_values]
+    if hasattr(scheduler, "_last_lr"):
+        scheduler._last_lr = [group["lr"] for group in groups]
+
+
+def _saved_groups(saved: Any) -> list[Group]:
+    groups = saved.get("param_groups") if isinstance(saved, Mapping) else None
+    whole = isinstance(groups, list) and all(
+        isinstance(g, Mapping) and isinstance(g.get("params"), list) for g in groups
+    )
+    if not whole or not isinstance(saved.get("state"), Mapping):
+        found = f"one that holds {some(saved)}" if isinstance(saved, Mapping) else type(saved).__name__
+        raise GammaRegError(
+            f"Expected the state of an optimizer, a dictionary of `state` and `param_groups`, found {found}. Resume "
+            "from a checkpoint that an optimizer's state_dict() was saved to."
+        )
+    return [dict(group) for group in groups or ()]
+
+
+def _names(groups: Sequence[Group]) -> list[list[str]] | None:
+    """The names that a state carries, or None."""
+    if not all(isinstance(g.get("param_names"), list) and len(g["param_names"]) == len(g["params"]) for g in groups):
+        return None
+    return [[canonical_name(name) for name in group["param_names"]] for group in groups]
+
+
+def _decays(groups: Sequence[Group]) -> list[bool | None]:
+    return [bool(group["weight_decay"]) if "weight_decay" in group else None for group in groups]
+
+
+def _check_names(wanted: Set[str], found: Mapping[str, Any]) -> None:
+    missing, left = wanted - found.keys(), found.keys() - wanted
+    if missing or left:
+        lacks = f"none for {some(missing)}" if missing else ""
+        extra = f"state of {some(left)}, which this optimizer does not have" if left else ""
+        raise GammaRegError(
+            f"Expected optimizer state of the {len(wanted)} parameters of this run, found "
+            f"{' and '.join(filter(None, (lacks, extra)))}. Resume with the model and the frozen layers that the "
+            "checkpoint was saved with."
+        )
+
+
+def _check_values(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for name, entry in state.items():
+        for field, value in entry.items() if isinstance(entry, Mapping) else ():
+            if not isinstance(value, torch.Tensor):
+                continue
+            if field in LIKE_PARAMETER and tuple(value.shape) != shapes[name]:
+                raise GammaRegError(
+                    f"Expected state of shape {shapes[name]} for {name!r}, found {field!r} of shape "
+                    f"{tuple(value.shape)}. Resume with the model that the checkpoint was saved with."
+                )
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise GammaRegError(
+                    f"Expected an optimizer state of finite numbers, found nan or inf in {field!r} of {name!r}. The "
+                    "run had diverged when it was saved: resume from an earlier checkpoint."
+                )
+
+
+def _same(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except (RuntimeError, ValueError):  # tensors of several elements
+        return bool(torch.equal(torch.as_tensor(one), torch.as_tensor(other)))
+
+
+def _moved(groups: Sequence[Group], before: Sequence[Group], home: Mapping[str, tuple[int, Any]]) -> str:
+    moves: dict[tuple[float, float], list[str]] = {}
+    for group in groups:
+        for name in group["param_names"]:
+            change = (before[home[name][0]].get("weight_decay", 0.0), group.get("weight_decay", 0.0))
+            if change[0] != change[1]:
+                moves.setdefault(change, []).append(name)
+    return ", ".join(
+        f"weight decay {old:g} becomes {new:g} for {some(names)}" for (old, new), names in sorted(moves.items())
+    )

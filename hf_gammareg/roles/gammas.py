@@ -1,0 +1,138 @@
+"""The records everything else speaks in: a role, a gamma, and the map of a model's gammas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from hf_gammareg.errors import GammaRegError, some
+
+
+class Role(StrEnum):
+    """What becomes of a factor c on a norm's output, followed forward through the network.
+
+    The order is the order of protection: where paths end differently, the first in this list names the role.
+    """
+
+    UNKNOWN = "unknown"
+    """The graph could not be had, or holds an op nobody has ruled on. Never guessed."""
+    TRUNK = "trunk"
+    """c reaches the skip side of a block that starts below the norm: stem, stage transition."""
+    SHORTCUT = "shortcut"
+    """c reaches the add through the skip side from inside the block: the norm of a projection shortcut."""
+    FINAL = "final"
+    """c reaches the output unnormalised, after the last add."""
+    LAST = "last"
+    """c reaches a residual add through branch sides only."""
+    ABSORBED = "absorbed"
+    """c is cancelled by a later normalization on every path."""
+    GATE = "gate"
+    """c reaches only something that saturates: softmax, sigmoid, tanh."""
+
+    @property
+    def protection(self) -> int:
+        """Rank in the order of protection, 0 the most protective."""
+        return list(Role).index(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gamma:
+    """One gain of a normalization layer, and what the graph says of it."""
+
+    name: str
+    """Parameter name, as in `model.named_parameters()`."""
+    role: Role
+    kind: str
+    """`batch_norm`, `layer_norm`, `group_norm`, `instance_norm` or `rms_norm`."""
+    numel: int
+    """Number of gains: usually the number of channels."""
+    exact: bool
+    """The fate holds to rounding for this gamma alone: only linear, conv, ReLU, pooling, views on the way."""
+    placement: str | None
+    """`input`: a weight layer reads it before the add; `output`: it reaches the add directly; None: neither."""
+    zero_centered: bool
+    """The layer multiplies by 1 + w: decay pulls the gain to 1, not to 0."""
+    trainable: bool
+    """`requires_grad` at the time of the analysis."""
+    reason: str
+    """One sentence a person can check, naming the add or the norm that decided."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GammaMap:
+    """The gammas of one model, in the order of `model.named_parameters()`; immutable.
+
+    Iterating gives `Gamma` records; `map[name]` gives one; `str(map)` is a table for people.
+    """
+
+    gammas: tuple[Gamma, ...]
+    source: str
+    """How the graph was had: `export (train mode)`, `export (eval mode)`, or `none: ...` with the reason."""
+    not_gammas: dict[str, str] = field(default_factory=dict)
+    """1-d parameters of modules called norm that are no norm gamma, each with the reason."""
+
+    def __iter__(self) -> Iterator[Gamma]:
+        return iter(self.gammas)
+
+    def __len__(self) -> int:
+        return len(self.gammas)
+
+    def __contains__(self, name: object) -> bool:
+        return any(gamma.name == name for gamma in self.gammas)
+
+    def __getitem__(self, name: str) -> Gamma:
+        for gamma in self.gammas:
+            if gamma.name == name:
+                return gamma
+        raise GammaRegError(f"Expected the name of a gamma of this model, found {name!r}. It has {some(self.names)}.")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Parameter names of the gammas, in model order."""
+        return tuple(gamma.name for gamma in self.gammas)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many gammas have each role; roles that do not occur are left out."""
+        return {str(role): n for role in Role if (n := len(self.by_role(role)))}
+
+    def by_role(self, *roles: str | Role) -> tuple[Gamma, ...]:
+        """Gammas of these roles, in model order."""
+        return tuple(gamma for gamma in self.gammas if gamma.role in roles)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dictionary for JSON: `{"source", "gammas", "counts", "not_gammas"}`."""
+        return {
+            "source": self.source,
+            "gammas": [asdict(gamma) | {"role": str(gamma.role)} for gamma in self.gammas],
+            "counts": self.counts,
+            "not_gammas": dict(self.not_gammas),
+        }
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=indent)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> GammaMap:
+        """The inverse of `to_dict`.
+
+        Raises:
+            GammaRegError: if a field is missing or a role is unknown.
+        """
+        try:
+            gammas: Iterable[Gamma] = [Gamma(**{**row, "role": Role(row["role"])}) for row in data["gammas"]]
+            return cls(gammas=tuple(gammas), source=data["source"], not_gammas=dict(data.get("not_gammas", {})))
+        except (KeyError, TypeError, ValueError) as error:
+            raise GammaRegError(
+                f"Expected the dictionary that GammaMap.to_dict() makes, found one that does not fit ({error}). "
+                "Write it again with this version of hf_gammareg."
+            ) from error
+
+    def __str__(self) -> str:
+        from hf_gammareg.show.report import table_text
+
+        return table_text(self)

@@ -1,0 +1,191 @@
+"""Sites: where a gamma multiplies a normalised activation."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hf_gammareg.graph.nodes import Graph, Node
+from hf_gammareg.graph.ops import NORM_KINDS, Effect
+from hf_gammareg.roles.scale import End, Scale, transfer
+
+STATISTICS = ("mean", "sum", "var", "var_mean", "std", "std_mean", "norm", "linalg_vector_norm", "amax")
+"""Reductions that the statistic of a norm written out in simple ops may be."""
+CENTRED = ("var", "var_mean", "std", "std_mean")
+"""Statistics that take the mean off by themselves."""
+SEARCHED = 48
+"""How many ops above a product to look for its statistic: a norm written out takes about ten."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """One use of a gamma."""
+
+    parameter: str
+    node: Node
+    """The norm op, or the product with a norm written out in simple ops."""
+    kind: str
+    zero_centered: bool
+    """The factor is 1 + parameter."""
+
+
+def find_sites(graph: Graph) -> list[Site]:
+    """Find every use of a gamma, in topological order."""
+    sites = []
+    for node in graph.nodes:
+        found = _norm_site(node) if node.effect(Effect.NORM) else _written_site(node)
+        if found:
+            sites.append(found)
+    return sites
+
+
+def _norm_site(node: Node) -> Site | None:
+    source, weight = node.operands("input", "self"), node.operands("weight")
+    if not (source and weight and source[0].activation):
+        return None  # weight standardisation normalises a weight
+    gain = _gain(weight[0])
+    if gain is None:
+        return None
+    return Site(parameter=gain[0], node=node, kind=NORM_KINDS[node.op], zero_centered=gain[1])
+
+
+def _written_site(node: Node) -> Site | None:
+    if node.op == "mul":
+        pair = node.operands("self", "other")
+    elif node.op == "addcmul":
+        pair = node.operands("tensor1", "tensor2")
+    else:
+        return None
+    if len(pair) != 2:
+        return None
+    for normed, factor in (pair, pair[::-1]):
+        if not normed.activation or factor.activation:
+            continue
+        gain = _gain(factor)
+        if gain and (kind := _normalised(normed)):
+            return Site(parameter=gain[0], node=_with_bias(node), kind=kind, zero_centered=gain[1])
+        if gain and len(node.users) == 1 and (kind := _normalised(node.users[0])):
+            # gain * (x - mean) / std: the gain comes before the division
+            return Site(parameter=gain[0], node=_with_bias(node.users[0]), kind=kind, zero_centered=gain[1])
+    return None
+
+
+def _with_bias(node: Node) -> Node:
+    """The sum of a gained value and its norm's bias, if that follows: a norm's output is both."""
+    after = node.users[0] if len(node.users) == 1 else node
+    pair = after.operands("self", "other") if after.op == "add" else []
+    return after if any(n is not node and not n.activation and _gain(n) for n in pair) else node
+
+
+def _gain(node: Node) -> tuple[str, bool] | None:
+    """The parameter that a factor is, and whether the factor is 1 + parameter; None where it is something else."""
+    zero_centered = False
+    while node.parameter is None:
+        tensors = [read for read in node.inputs if read.floating]
+        if len(tensors) != 1:
+            return None
+        if node.op == "add" and 1 in (node.arguments.get("self"), node.arguments.get("other")):
+            zero_centered = True
+        elif not node.effect(Effect.VIEW):
+            return None
+        node = tensors[0]
+    return (node.parameter, zero_centered) if node.shape and len(node.shape) == 1 else None
+
+
+def _normalised(node: Node) -> str | None:
+    """The kind of norm whose output this is, views and casts apart; None if it is none."""
+    while node.effect(Effect.VIEW):
+        above = [read for read in node.inputs if read.activation]
+        if len(above) != 1:
+            return None
+        node = above[0]
+    if node.effect(Effect.NORM):
+        return None if node.operands("weight") else NORM_KINDS[node.op]
+    if node.effect(Effect.PRODUCT):
+        pair = node.operands("self", "other")
+        if len(pair) == 1 and pair[0].activation:  # by a number
+            return _normalised(pair[0])
+        orders = [pair, pair[::-1]] if len(pair) == 2 else []
+    elif node.effect(Effect.QUOTIENT):
+        orders = [node.operands("self", "other")]
+    else:
+        return None
+    for order in orders:
+        if len(order) == 2 and all(operand.activation for operand in order):
+            kind = _kind_by_statistic(node, order[0], order[1])
+            if kind:
+                return kind
+    return None
+
+
+def _kind_by_statistic(node: Node, value: Node, divisor: Node) -> str | None:
+    """The kind of norm if `divisor` is made of a statistic of what `value` is made of, and c cancels between them."""
+    statistics: list[Node] = []
+    above_divisor = list(_simple_ancestors(divisor, statistics))
+    if not statistics:
+        return None
+    above_value = {found.index for found in _simple_ancestors(value, [])}
+    for anchor in above_divisor:
+        if anchor.index in above_value and any(s.index > anchor.index for s in statistics) and _cancels(anchor, node):
+            return _kind(statistics, value, anchor)
+    return None
+
+
+def _kind(statistics: list[Node], value: Node, anchor: Node) -> str:
+    reduced = {dim for s in statistics for dim in _dims(s)}
+    rank = max((len(s.operands("self")[0].shape or ()) for s in statistics if s.operands("self")), default=0)
+    if 0 in reduced and rank > 1 and len(reduced) < rank:
+        return "batch_norm"
+    if rank >= 4 and reduced and 1 not in reduced and rank - 1 in reduced and len(reduced) > 1:
+        return "instance_norm" if rank == 4 else "group_norm"
+    centred = any(s.op in CENTRED for s in statistics) or value.op == "sub" or anchor.op == "sub"
+    return "layer_norm" if centred else "rms_norm"
+
+
+def _dims(node: Node) -> list[int]:
+    dim = node.arguments.get("dim")
+    rank = len(node.operands("self")[0].shape or ()) if node.operands("self") else 0
+    dims = dim if isinstance(dim, tuple | list) else [dim]
+    return [d % rank for d in dims if isinstance(d, int) and rank]
+
+
+def _simple_ancestors(node: Node, statistics: list[Node]) -> Iterator[Node]:
+    """The activations from which simple ops lead to the node, nearest first; notes the statistics among them."""
+    heap, seen = [-node.index], {node.index: node}
+    while heap and len(seen) <= SEARCHED:
+        top = seen[-heapq.heappop(heap)]
+        yield top
+        if top.op in STATISTICS:
+            statistics.append(top)
+        simple = top.effect(
+            Effect.VIEW, Effect.SCALE, Effect.CURVE, Effect.PRODUCT, Effect.QUOTIENT, Effect.POWER, Effect.SUM
+        )
+        if not (simple or top.op == "sigmoid"):
+            continue
+        for read in top.inputs:
+            if read.activation and read.index not in seen:
+                seen[read.index] = read
+                heapq.heappush(heap, -read.index)
+
+
+def _cancels(anchor: Node, node: Node) -> bool:
+    """Whether a factor on `anchor` is gone at `node`."""
+    scales: dict[int, Scale] = {anchor.index: Scale()}
+    heap = [user.index for user in anchor.users]
+    waiting = {user.index: user for user in anchor.users}
+    heapq.heapify(heap)
+    while heap:
+        index = heapq.heappop(heap)
+        if index > node.index:
+            break
+        outcome = transfer(waiting[index], lambda n: scales.get(n.index))
+        if index == node.index:
+            return outcome.end is End.CANCELLED and outcome.scale is None
+        if outcome.scale:
+            scales[index] = outcome.scale
+            for user in waiting[index].users:
+                if user.index not in waiting:
+                    waiting[user.index] = user
+                    heapq.heappush(heap, user.index)
+    return False

@@ -1,0 +1,234 @@
+"""`transformers.Trainer`, with weight decay on the gammas where the policy says."""
+
+from __future__ import annotations
+
+import logging as _logging
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import send_to_device
+from accelerate.utils.deepspeed import DummyOptim
+from torch import nn
+from transformers import Trainer
+
+from hf_gammareg.decay.budget import decay_kind
+from hf_gammareg.decay.hf_deepspeed import groups_of
+from hf_gammareg.decay.policy import decide
+from hf_gammareg.decay.policy_state import PolicyState
+from hf_gammareg.decay.ranks import check_ranks
+from hf_gammareg.decay.regroup import Outcome, regroup
+from hf_gammareg.errors import GammaRegError
+from hf_gammareg.graph.capture import same_random_state
+from hf_gammareg.inputs.vision import placement, unwrapped
+from hf_gammareg.model.names import by_canonical_name, canonical_name
+from hf_gammareg.roles.gammas import GammaMap, Role
+from hf_gammareg.roles.walk import find_gammas
+from hf_gammareg.show.report import summary_line, unknown_text, write_report
+from hf_gammareg.trainer.card import CardMixin
+from hf_gammareg.trainer.monitor import attach_monitors
+from hf_gammareg.trainer.resume import REPORT_NAME, ResumeMixin
+from hf_gammareg.trainer.telling import say, tell_budget, tell_outcome
+
+logger = _logging.getLogger(__name__)
+
+
+class GammaRegTrainerMixin(CardMixin, ResumeMixin):
+    """What makes a Trainer put the gammas where the policy says; for `Seq2SeqTrainer` and others.
+
+    The options are those of `GammaRegArguments`; with plain `TrainingArguments` they have their defaults. An
+    optimizer that the caller passed is never touched.
+
+    >>> from transformers import Seq2SeqTrainer
+    >>> class GammaRegSeq2SeqTrainer(GammaRegTrainerMixin, Seq2SeqTrainer):
+    ...     pass
+    """
+
+    _analysis: tuple[nn.Module, GammaMap] | None = None
+    _made_optimizer: bool = False
+    _outcome: Outcome = "lost"
+
+    @property
+    def gammas(self) -> GammaMap:
+        """The gammas of the model, found on first use: on the plain model, with two collated training examples."""
+        return self._analysed()[1]
+
+    @property
+    def gamma_decays(self) -> dict[str, bool]:
+        """`{parameter name: decays}`: what the policy decides for each gamma."""
+        model, gammas = self._analysed()
+        return decide(
+            gammas,
+            model,
+            self._plain_rule if self._option("policy") == "trainer" else self._option("policy"),
+            decay=self._option("decay") or (),
+            no_decay=self._option("no_decay") or (),
+        )
+
+    def gamma_example_inputs(self) -> Any:
+        """The inputs that the graph is taken with: two training examples as the Trainer collates them.
+
+        Override it for a model that these do not reach as a whole.
+
+        Returns:
+            What `find_gammas` takes; None (inputs from the model's configuration) for a data set without random
+            access, or where collating fails.
+        """
+        dataset: Any = self.train_dataset
+        if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") and len(dataset)):
+            return None
+        try:
+            if hasattr(dataset, "column_names") and hasattr(dataset, "remove_columns"):
+                dataset, collate = self._remove_unused_columns(dataset), self.data_collator
+            else:
+                collate = self._get_collator_with_removed_columns(self.data_collator)
+            batch = collate([dataset[index % len(dataset)] for index in range(2)])
+            return dict(batch) if isinstance(batch, Mapping) else None
+        except Exception as error:  # whatever a user's data set may raise, here it costs only a better batch
+            logger.info(f"No example batch from the training set ({type(error).__name__}: {error}).")
+            return None
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train as `Trainer.train` does; the roles are found first, before anything wraps the model."""
+        if self.model_init is None:
+            self._analysed()
+        attach_monitors(self)
+        return super().train(*args, **kwargs)
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """Make the model as `Trainer.call_model_init` does, and find its roles if training is to follow at once."""
+        model = super().call_model_init(trial)
+        if getattr(self, "is_in_train", False):
+            self._analysis = self._analyse(model)
+        return model
+
+    def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
+        """The names that the Trainer itself decays, with the gammas that the policy decays in place of its own."""
+        decays = by_canonical_name(self.gamma_decays)
+        others = [name for name in super().get_decay_parameter_names(model) if canonical_name(name) not in decays]
+        return others + [name for name, _ in model.named_parameters() if decays.get(canonical_name(name))]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Make the optimizer as the Trainer does, with each gamma where the policy says; log it, write the report."""
+        given = self.optimizer is not None and not isinstance(self.optimizer, DummyOptim)
+        optimizer = super().create_optimizer() if model is None else super().create_optimizer(model)
+        if not given:
+            self._made_optimizer = True
+            self._outcome = self._regroup(optimizer, self.model if model is None else model)
+            check_ranks(getattr(optimizer, "param_groups", ()))
+            self._tell()
+            if self._outcome != "lost":
+                state = PolicyState(self.gammas, self.gamma_decays, self._option("policy")).state_dict()
+                self._resume_by_name(optimizer, self.model if model is None else model, state)
+        elif not self._made_optimizer:
+            logger.warning(
+                f"{type(self).__name__} was given an optimizer and leaves its groups as they are: no gamma policy "
+                "applies. To apply one, build it from hf_gammareg.param_groups(model, ...)."
+            )
+        return optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Make the scheduler as the Trainer does; say and report what decay alone is going to do to a gamma."""
+        given = self.lr_scheduler is not None
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        if self._policy_applied and not given and self.is_world_process_zero():
+            names = [gamma.name for gamma in self.gammas if gamma.trainable and self.gamma_decays[gamma.name]]
+            optimizer = self.optimizer if optimizer is None else optimizer
+            tell_budget(optimizer, scheduler, num_training_steps, names, self._report_path)
+        return scheduler
+
+    def _option(self, name: str) -> Any:
+        return getattr(self.args, f"gamma_{name}", "guidelines" if name == "policy" else None)
+
+    def _plain_rule(self, gammas: GammaMap, model: nn.Module) -> set[str]:
+        # What the Trainer that this is mixed into would do: a policy to compare with.
+        return set(gammas.names) & set(super().get_decay_parameter_names(model))
+
+    def _analysed(self) -> tuple[nn.Module, GammaMap]:
+        # After training under FSDP the model is a wrapper, with the model that was analysed among its modules.
+        model: Any = self.model
+        if self._analysis is None or all(module is not self._analysis[0] for module in model.modules()):
+            self._analysis = self._analyse(model)
+        return self._analysis
+
+    def _analyse(self, model: nn.Module) -> tuple[nn.Module, GammaMap]:
+        model = unwrapped(model)
+        with same_random_state():
+            return model, _find_gammas(model, self.gamma_example_inputs())
+
+    def _regroup(self, optimizer: torch.optim.Optimizer, model: Any) -> Outcome:
+        """Name the groups' members and give gammas their own strength; return whether the groups hold the decisions."""
+        decays = by_canonical_name(self.gamma_decays)
+        config = self.accelerator.state.deepspeed_plugin.deepspeed_config if self.is_deepspeed_enabled else {}
+        groups = groups_of(optimizer, model, decays, config)
+        strengths = {"weight_decay": self.args.weight_decay, "gamma_weight_decay": self._option("weight_decay")}
+        outcome = regroup(optimizer, groups, model, decays, **strengths)
+        if outcome != "lost":
+            # Layers may have been frozen since the analysis.
+            states = {canonical_name(name): parameter.requires_grad for name, parameter in model.named_parameters()}
+            now = tuple(replace(gamma, trainable=states[canonical_name(gamma.name)]) for gamma in self.gammas)
+            self._analysis = self._analysed()[0], replace(self.gammas, gammas=now)
+        return outcome
+
+    @property
+    def _policy_applied(self) -> bool:
+        return self._made_optimizer and self._outcome != "lost"
+
+    @property
+    def _report_path(self) -> Path | None:
+        return Path(self.args.output_dir) / REPORT_NAME if self.args.output_dir else None
+
+    def _tell(self) -> None:
+        """Log the one line, loudly where something is amiss, and write the report; on the main process only."""
+        if not self.is_world_process_zero():
+            return
+        model, gammas = self._analysed()
+        decays, plain, own = self.gamma_decays, self._plain_rule(gammas, model), self._option("weight_decay")
+        line = summary_line(
+            gammas,
+            decays,
+            {name: name in plain for name in gammas.names},
+            policy=self._option("policy"),
+            strength=self.args.weight_decay if own is None else own,
+        )
+        tell_outcome(self._outcome, self.optimizer, self.args.optim)
+        if self._outcome != "lost":
+            say(line, loudly=bool(unknown_text(gammas)))
+        if self._report_path:
+            write_report(
+                self._report_path,
+                gammas,
+                decays,
+                policy=self._option("policy"),
+                weight_decay=self.args.weight_decay,
+                gamma_weight_decay=own,
+                optimizer=type(self.optimizer).__name__,
+                decay_kind=str(decay_kind(self.optimizer)),
+                honoured=self._outcome != "lost",
+                summary=line,
+            )
+
+
+class GammaRegTrainer(GammaRegTrainerMixin, Trainer):
+    """`transformers.Trainer` with weight decay on the gammas where the policy says; it takes the same arguments.
+
+    trainer = GammaRegTrainer(model=model, args=TrainingArguments("out", weight_decay=0.05), train_dataset=data)
+    trainer.train()
+    print(trainer.gammas)
+
+    When it makes the optimizer it logs one line (how many gammas of which role decay, and what plain Trainer would have
+    done) and writes `gamma_report.json` into `output_dir`. See `GammaRegTrainerMixin` and `GammaRegArguments`.
+    """
+
+
+def _find_gammas(model: nn.Module, batch: Any) -> GammaMap:
+    """The gammas by the batch, or where that tells no role by inputs from the configuration; no error stops a run."""
+    found = find_gammas(model, {} if batch is None else send_to_device(batch, placement(model)[0]))
+    if len(found.by_role(Role.UNKNOWN)) < len(found):
+        return found
+    try:
+        return find_gammas(model)
+    except GammaRegError:
+        return found
