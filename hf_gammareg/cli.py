@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
+from hf_gammareg.quiet import quiet
+
 if TYPE_CHECKING:
     from hf_gammareg.roles.gammas import GammaMap
     from hf_gammareg.roles.measure import Measurement
-    from hf_gammareg.show.compare import Comparison
+    from hf_gammareg.show.report import Comparison
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -66,14 +65,14 @@ def inspect(
 
     The model is built from its configuration; no weights are read.
     """
-    with _quiet():
+    with quiet():
         from hf_gammareg.decay.policy import decide, find_rule
         from hf_gammareg.errors import GammaRegError
         from hf_gammareg.inputs.sources import load_source
-        from hf_gammareg.roles.walk import find_gammas
+        from hf_gammareg.roles.find import find_gammas
         from hf_gammareg.show import lock as locks
-        from hf_gammareg.show.compare import Comparison
         from hf_gammareg.show.picture import check_picture, draw
+        from hf_gammareg.show.report import Comparison
 
         # What can be told before a model is built is told at once.
         find_rule(policy)
@@ -116,8 +115,9 @@ def inspect(
 def _inspection(
     source: str, policy: str, gammas: GammaMap, decays: Mapping[str, bool], output: str, every: bool
 ) -> str:
+    from hf_gammareg.roles.gammas import closing_lines, table_rows, table_text
     from hf_gammareg.roles.table import csv_text, markdown_lines
-    from hf_gammareg.show.report import ROW_FIELDS, closing_lines, gamma_rows, table_rows, table_text
+    from hf_gammareg.show.report import ROW_FIELDS, gamma_rows
 
     if output == "json":
         rows = gamma_rows(gammas, decays)
@@ -131,8 +131,8 @@ def _inspection(
 
 
 def _difference(source: str, found: Comparison, output: str, every: bool) -> str:
-    from hf_gammareg.roles.table import csv_text, markdown_lines
-    from hf_gammareg.show.report import plain_table, table_rows
+    from hf_gammareg.roles.gammas import table_rows
+    from hf_gammareg.roles.table import csv_text, markdown_lines, plain_table
 
     if output == "json":
         return json.dumps(found.to_dict(source), indent=2)
@@ -156,7 +156,7 @@ def verify(
     Exit status 1 if any gamma disagrees.
     """
     terminal = sys.stderr
-    with _quiet(), _progress(terminal) as progress:
+    with quiet(), _progress(terminal) as progress:
         import torch
 
         from hf_gammareg import find_gammas
@@ -184,7 +184,7 @@ def _measurements(
     source: str, gammas: GammaMap, found: Sequence[Measurement], disagreeing: Sequence[Measurement]
 ) -> str:
     from hf_gammareg.roles.gammas import Role
-    from hf_gammareg.show.report import Row, plain_table
+    from hf_gammareg.roles.table import Row, plain_table
 
     rows = [
         Row(
@@ -251,16 +251,3 @@ def _worded(error: Exception) -> str:
     if usage := getattr(error, "format_message", None):
         return f"{usage()} See 'gammareg inspect --help'."
     return str(error) if isinstance(error, GammaRegError) else f"{type(error).__name__}: {error}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what libraries print, log and warn of out of the command's two streams."""
-    disabled = logging.root.manager.disable
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            logging.disable(disabled)

@@ -11,9 +11,10 @@ from timm.optim import optimizer_kwargs, param_groups_layer_decay, param_groups_
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hf_gammareg.decay.groups import Group, apply_lr_scale, param_groups
+from hf_gammareg.decay.groups import apply_lr_scale, param_groups
 from hf_gammareg.decay.policy import Policy
 from hf_gammareg.errors import GammaRegError
+from hf_gammareg.model.layouts import Group
 from hf_gammareg.resume.matching import match_by_name
 from hf_gammareg.roles.gammas import GammaMap
 

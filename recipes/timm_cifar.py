@@ -21,6 +21,7 @@ import timm
 import torch
 from accelerate import Accelerator, skip_first_batches
 from accelerate.utils import DataLoaderConfiguration, set_seed
+from common.accuracy import Accuracy
 from hub_access import hub_problem
 from image_data import DataArguments, ImageData, PixelDataset, choose_augmentation, load_image_data
 from launch import announce, by_main_process, main_process_first, run
@@ -36,14 +37,12 @@ from training_state import Progress, find_checkpoint, save_checkpoint
 from transformers import HfArgumentParser
 
 from hf_gammareg import GammaMap, GammaMonitor, GammaRegError, PolicyState, decay_budget, find_gammas, fit_scheduler
+from hf_gammareg.decay.groups import check_ranks
 from hf_gammareg.decay.policy import decide
-from hf_gammareg.decay.ranks import check_ranks
-from hf_gammareg.metrics import Accuracy
 from hf_gammareg.show.picture import check_picture
 from hf_gammareg.show.report import write_report
 from hf_gammareg.timm import create_optimizer_v2
-from hf_gammareg.watch.history import HISTORY_NAME
-from hf_gammareg.watch.history_plot import PLOT_NAME
+from hf_gammareg.watch.history import HISTORY_NAME, PLOT_NAME
 
 
 def parse_arguments() -> tuple[DataArguments, argparse.Namespace]:

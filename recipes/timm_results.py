@@ -9,7 +9,7 @@ from timm.models import save_for_hf
 
 from hf_gammareg import GammaMap
 from hf_gammareg.show.card import make_card, metric_results
-from hf_gammareg.watch.history_plot import PLOT_NAME
+from hf_gammareg.watch.history import PLOT_NAME
 
 DESCRIPTION = """\
 {model} of timm, trained for image classification on `{dataset}` ({train_samples} images), with weight decay on its

@@ -19,6 +19,7 @@ import passive_threads  # noqa: F401  # isort: skip
 import torch
 import transformers
 from accelerate import PartialState
+from common.accuracy import Accuracy
 from hub_access import hub_problem
 from image_data import DataArguments, ImageData, PixelDataset, choose_augmentation, load_image_data
 from launch import announce, by_main_process, main_process_first, run
@@ -39,7 +40,6 @@ from transformers import (
 from transformers.trainer import TRAINER_STATE_NAME
 
 from hf_gammareg import GammaMonitorCallback, GammaRegArguments, GammaRegError, GammaRegTrainer
-from hf_gammareg.metrics import Accuracy
 
 
 @dataclass

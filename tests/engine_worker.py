@@ -19,7 +19,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from transformers import ViTForImageClassification
 
 from hf_gammareg import GammaRegArguments, GammaRegError, GammaRegTrainer, find_gammas
-from hf_gammareg.decay.ranks import check_ranks
+from hf_gammareg.decay.groups import check_ranks
 from hf_gammareg.model.names import canonical_name
 from hf_gammareg.timm import create_optimizer_v2
 

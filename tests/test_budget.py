@@ -25,8 +25,7 @@ from transformers.optimization import Adafactor
 
 import hf_gammareg
 from hf_gammareg.decay.budget import DecayBudget, decay_budget, decay_kind
-from hf_gammareg.decay.optimizers import RULES, DecayKind, decay_rule
-from hf_gammareg.decay.wrappers import class_name
+from hf_gammareg.decay.optimizers import RULES, DecayKind, class_name, decay_rule
 from hf_gammareg.errors import GammaRegError
 
 STEPS = 40

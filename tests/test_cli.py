@@ -132,16 +132,14 @@ def test_verify_agrees(gammareg):
 
 
 def test_verify_tells_a_disagreement(gammareg, monkeypatch):
-    from hf_gammareg.roles import walk as roles
-
-    find = roles.find_gammas
+    from hf_gammareg.roles.find import find_gammas as find
 
     def wrong(model, inputs=None):
         found = find(model, inputs)
         kept = (replace(g, role=Role.TRUNK) if g.name == "norm.weight" else g for g in found)
         return GammaMap(gammas=tuple(kept), source=found.source)
 
-    monkeypatch.setattr("hf_gammareg.roles.walk.find_gammas", wrong)
+    monkeypatch.setattr("hf_gammareg.roles.find.find_gammas", wrong)
     status, out, err = gammareg("verify", SOURCE, "--sample")
     assert (status, err) == (1, "")
     assert out.splitlines()[0].split() == ["role", "measured", "gammas", "why"]
@@ -250,7 +248,7 @@ def test_a_model_that_can_not_be_traced_is_told_loudly(gammareg, monkeypatch):
     def failing(*args, **kwargs):
         raise RuntimeError("data-dependent branch")
 
-    monkeypatch.setattr("hf_gammareg.roles.walk.capture", failing)
+    monkeypatch.setattr("hf_gammareg.roles.find.capture", failing)
     status, out, err = gammareg("inspect", SOURCE)
     assert (status, err) == (0, "")
     assert "WARNING: 13 gammas of unknown role" in out

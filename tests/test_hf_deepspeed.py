@@ -5,7 +5,7 @@ import torch
 from accelerate.utils.deepspeed import DummyOptim
 from torch import nn
 
-from hf_gammareg.decay.hf_deepspeed import groups_of
+from hf_gammareg.decay.regroup import groups_of
 
 
 def model():

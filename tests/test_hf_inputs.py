@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from hf_gammareg.inputs.sources import build_on, model_from_config
-from hf_gammareg.inputs.vision import example_inputs
+from hf_gammareg.inputs.derive import example_inputs
+from hf_gammareg.inputs.sources import model_from_config
 from hf_gammareg.model.known import KnownIntegers
+from hf_gammareg.model.whole import build_on
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "benchmarks"))
 from tiny_configs import model_types, tiny_config

@@ -7,7 +7,7 @@ import transformers
 from torch import nn
 
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.inputs.vision import example_inputs
+from hf_gammareg.inputs.derive import example_inputs
 
 
 @pytest.mark.parametrize(

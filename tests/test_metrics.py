@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 import torch
-
-from hf_gammareg.metrics import Accuracy
+from common.accuracy import Accuracy
 
 
 def test_is_the_share_of_hits():

@@ -21,8 +21,7 @@ from hf_gammareg import (
     find_gammas,
 )
 from hf_gammareg.model.names import canonical_name
-from hf_gammareg.watch.history import HISTORY_NAME, History, read_history
-from hf_gammareg.watch.history_plot import plot_history
+from hf_gammareg.watch.history import HISTORY_NAME, History, plot_history, read_history
 from hf_gammareg.watch.probe import ResidualProbe
 
 

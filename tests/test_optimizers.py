@@ -12,7 +12,7 @@ from transformers import ViTForImageClassification
 from transformers.trainer_pt_utils import LayerWiseDummyOptimizer
 
 from hf_gammareg import GammaRegTrainer
-from hf_gammareg.decay.wrappers import unwrapped_optimizer
+from hf_gammareg.decay.optimizers import unwrapped_optimizer
 
 TARGETS = {"optim_target_modules": "all-linear"}
 

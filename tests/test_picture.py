@@ -11,13 +11,12 @@ from torch import nn
 from hf_gammareg import find_gammas
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.graph.capture import capture
+from hf_gammareg.inputs.derive import arguments
 from hf_gammareg.roles.gammas import Role
 from hf_gammareg.roles.residual import Ancestry, find_sums
 from hf_gammareg.roles.sites import find_sites
-from hf_gammareg.roles.walk import arguments
 from hf_gammareg.show.blocks import Block, collapse, find_blocks
-from hf_gammareg.show.picture import draw
-from hf_gammareg.show.sheet import STYLE
+from hf_gammareg.show.picture import STYLE, draw
 
 
 def blocks_of(model, inputs=None):

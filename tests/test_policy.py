@@ -9,8 +9,8 @@ from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClass
 from hf_gammareg import find_gammas
 from hf_gammareg.decay.policy import POLICIES, decide, find_rule, policy_name
 from hf_gammareg.errors import GammaRegError
+from hf_gammareg.roles.find import norm_parameters
 from hf_gammareg.roles.gammas import Gamma, GammaMap, Role
-from hf_gammareg.roles.walk import norm_parameters
 
 MODEL = nn.Module()
 

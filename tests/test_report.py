@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from hf_gammareg.decay.policy import decide
-from hf_gammareg.roles.gammas import Gamma, GammaMap, Role
-from hf_gammareg.show.report import WIDTH, gamma_rows, pattern, report_dict, summary_line, table_text, write_report
+from hf_gammareg.roles.gammas import Gamma, GammaMap, Role, table_text
+from hf_gammareg.roles.table import WIDTH, pattern
+from hf_gammareg.show.report import gamma_rows, report_dict, summary_line, write_report
 
 
 def gamma(name, role, **fields):

@@ -8,9 +8,8 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hf_gammareg.decay.optimizers import DecayKind, DecayRule, decay_rule
+from hf_gammareg.decay.optimizers import DecayKind, DecayRule, base_optimizer, decay_rule, unwrapped_optimizer
 from hf_gammareg.decay.schedule import given_settings, is_timm_scheduler, planned_settings
-from hf_gammareg.decay.wrappers import base_optimizer, unwrapped_optimizer
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.model.names import canonical_name
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from hf_gammareg.decay.wrappers import class_name
-
 Settings = Mapping[str, Any]
 """A parameter group's settings, as they stand at one step."""
 
@@ -286,3 +284,22 @@ def _lookahead(rule: DecayRule, settings: Settings) -> DecayRule:
         return step
 
     return DecayRule(kind=rule.kind, start=start, note=rule.note or "slowed by Lookahead")
+
+
+def class_name(optimizer: Any) -> str:
+    """The full name of an object's class; for torch's optimizers, whatever file they are in, `torch.optim.AdamW`."""
+    module, name = type(optimizer).__module__, type(optimizer).__qualname__
+    return f"torch.optim.{name}" if module.startswith("torch.optim.") else f"{module}.{name}"
+
+
+def unwrapped_optimizer(optimizer: Any) -> Any:
+    """The optimizer that accelerate and DeepSpeed wrapped, or the one that was given."""
+    while class_name(optimizer).startswith(("accelerate.", "deepspeed.runtime.")) and hasattr(optimizer, "optimizer"):
+        optimizer = optimizer.optimizer
+    return optimizer
+
+
+def base_optimizer(optimizer: Any) -> Any:
+    """The optimizer that does the steps: without accelerate's wrapper and timm's Lookahead."""
+    optimizer = unwrapped_optimizer(optimizer)
+    return optimizer._base_optimizer if class_name(optimizer) == "timm.optim.lookahead.Lookahead" else optimizer

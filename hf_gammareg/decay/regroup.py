@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
+from accelerate.utils.deepspeed import DummyOptim
 from torch import nn
-from torch.optim import Optimizer
 
-from hf_gammareg.decay.groups import Group, place_gammas
-from hf_gammareg.decay.optimizers import RULES
-from hf_gammareg.decay.wrappers import base_optimizer, class_name
+from hf_gammareg.decay.groups import place_gammas
+from hf_gammareg.decay.optimizers import RULES, base_optimizer, class_name
+from hf_gammareg.model.layouts import Group
 from hf_gammareg.model.names import by_canonical_name, canonical_name
+from hf_gammareg.resume.matching import inner_optimizers
 
 Outcome = Literal["kept", "moved", "lost"]
 """What became of the decisions: the groups held them; they do now; they can't be had."""
@@ -67,19 +68,35 @@ def regroup(
     return "kept" if kept else "moved"
 
 
-def inner_optimizers(optimizer: Any) -> Iterator[Optimizer]:
-    """The optimizers that an optimizer holds, each once; timm's Lookahead shares the groups of the one it holds."""
-    seen: set[int] = set()
-    for value in list(getattr(optimizer, "__dict__", {}).values()):
-        entries = (
-            value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else [value]
-        )
-        for entry in entries:
-            if isinstance(entry, Optimizer) and entry is not optimizer and id(entry) not in seen:
-                seen.add(id(entry))
-                yield from inner_optimizers(entry) if any(inner_optimizers(entry)) else [entry]
-
-
 def _reads_groups(owner: Any, groups: list[Group], gammas: Mapping[int, float]) -> bool:
     concerned = any(id(parameter) in gammas for group in groups for parameter in group["params"])
     return not concerned or class_name(base_optimizer(owner)) in RULES
+
+
+def groups_of(optimizer: Any, model: nn.Module, decays: Mapping[str, bool], config: Mapping[str, Any]) -> list[Group]:
+    """The groups of an optimizer, or those that DeepSpeed will make its optimizer from.
+
+    With an `optimizer` in its configuration file DeepSpeed decays every parameter alike; the Trainer holds a
+    `DummyOptim` with a list of parameters until then. That list becomes groups, in which only the gammas move.
+
+    Args:
+        optimizer: what the Trainer holds. A placeholder is changed: `params` and `param_groups` are the groups.
+        model: the model of its parameters.
+        decays: `{parameter name: decays}`.
+        config: DeepSpeed's configuration. One that names no weight decay leaves it to DeepSpeed's optimizer, so no
+            groups are made.
+
+    Returns:
+        The list itself, none for an optimizer without groups.
+    """
+    if not isinstance(optimizer, DummyOptim):
+        return getattr(optimizer, "param_groups", [])
+    strength = config.get("optimizer", {}).get("params", {}).get("weight_decay")
+    if strength is None:
+        return []
+    parameters = list(optimizer.params)
+    if not any(isinstance(entry, Mapping) for entry in parameters):
+        given = [{"params": parameters, "weight_decay": strength}]
+        optimizer.params = place_gammas(given, model, decays, weight_decay=strength)
+    optimizer.param_groups = optimizer.params
+    return optimizer.params

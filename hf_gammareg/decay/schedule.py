@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hf_gammareg.decay.wrappers import class_name, unwrapped_optimizer
+from hf_gammareg.decay.optimizers import class_name, unwrapped_optimizer
 from hf_gammareg.errors import GammaRegError
 
 

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import io
-import logging
 import random
 import sys
-import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from itertools import product
@@ -20,8 +17,9 @@ from torch.utils._pytree import tree_map_only
 
 from hf_gammareg.graph.nodes import Graph
 from hf_gammareg.graph.program import read
-from hf_gammareg.inputs.vision import placement
 from hf_gammareg.model.known import integers_known
+from hf_gammareg.model.whole import placement
+from hf_gammareg.quiet import quiet
 
 QUIET_OPTIONS = ("use_cache", "output_attentions", "output_hidden_states")
 """Options of transformers configurations that add inner values to the outputs, where no loss reads them."""
@@ -52,15 +50,15 @@ def trace(
     """Export a model: in train mode, else in eval mode, else with its integers known, else along one path.
 
     Tensors have no values while a model is exported. One that asks for the values of its integers is exported with
-    these as constants (see `hf_gammareg.model.known`). What remains is `torch.export.draft_export`: it computes on a copy
-    with the values of the inputs, so it needs a model with real parameters, and what it finds holds for the one path
-    that these inputs take.
+    these as constants (see `hf_gammareg.model.known`). What remains is `torch.export.draft_export`: it computes on a
+    copy with the values of the inputs, so it needs a model with real parameters, and what it finds holds for the one
+    path that these inputs take.
 
     Returns:
         The program, and how it was had, for the report.
     """
     failures: list[Exception] = []
-    with untouched(model), _quiet(), torch.no_grad():
+    with untouched(model), quiet(), torch.no_grad():
         for known, mode in product((False, True), ("train", "eval")):
             for module in model.modules():
                 module.training = mode == "train"
@@ -92,23 +90,6 @@ def _export_known(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, 
     args, kwargs = tree_map_only(torch.Tensor, with_values, (args, dict(kwargs)))
     with integers_known(model, args, kwargs, placement(model)[0]) as (args, kwargs):
         return torch.export.export(model, args, dict(kwargs), strict=False)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what exporting says to the maintainers of models, not to us."""
-    loggers = [logging.getLogger(name) for name in ("torch", "transformers", "timm")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.CRITICAL)
-        # A failed export prints the graph so far to stderr, past every logger.
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +12,13 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_iter
 
-from hf_gammareg.inputs.arguments import ARGUMENTS, OPTIONAL
+from hf_gammareg.errors import GammaRegError
+from hf_gammareg.inputs.arguments import ARGUMENTS, OPTIONAL, SPECIAL
+from hf_gammareg.inputs.batch import Inputs, underivable
 from hf_gammareg.inputs.facts import Facts, read_facts
-from hf_gammareg.inputs.special import SPECIAL
-from hf_gammareg.inputs.vision import underivable
+from hf_gammareg.inputs.vision import _timm_config, _timm_inputs, _torchvision_inputs
 from hf_gammareg.model.known import KnownIntegers
+from hf_gammareg.model.whole import placement, unwrapped
 
 
 def transformers_inputs(model: nn.Module, device: torch.device | str | None = None) -> dict[str, Any]:
@@ -142,3 +145,76 @@ def _meta_copy(model: nn.Module) -> Any:
         on_meta = tensor.detach().to("meta")
         memo[id(tensor)] = nn.Parameter(on_meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else on_meta
     return copy.deepcopy(model, memo)
+
+
+def example_inputs(model: nn.Module, device: torch.device | str | None = None) -> Inputs:
+    """Make a small batch that `model` accepts, from its own configuration.
+
+    Models of timm (their `pretrained_cfg`), transformers (their configuration and the signature of
+    `forward`) and torchvision are known. Nothing is computed, neither timm nor transformers is imported
+    for a model that does not come from them, and no random number generator moves.
+
+    Example:
+        >>> import timm
+        >>> args, kwargs = example_inputs(timm.create_model("resnet18"))
+        >>> args[0].shape
+        torch.Size([2, 3, 224, 224])
+
+    Args:
+        model: a module; the batch has the floating point type of its parameters.
+        device: where the batch lies; default: where the parameters do, or on the CPU where these are on
+            `meta`: there a batch would have no values, and a model may ask for those of its integers.
+
+    Returns:
+        `(args, kwargs)` for `model(*args, **kwargs)`: 2 examples.
+
+    Raises:
+        GammaRegError: if the model does not say what it takes.
+    """
+    inner = unwrapped(model)
+    if device is None and placement(inner)[0].type == "meta":
+        device = "cpu"
+    if _descends_from(inner, "transformers", "PreTrainedModel"):
+        from hf_gammareg.inputs.derive import transformers_inputs
+
+        return (), transformers_inputs(inner, device)
+    if isinstance(_timm_config(inner).get("input_size"), tuple | list):
+        return _timm_inputs(inner, *_at(inner, device))
+    if type(inner).__module__.startswith("torchvision.models."):
+        return _torchvision_inputs(inner, *_at(inner, device))
+    raise GammaRegError(
+        f"Expected a model of timm, transformers or torchvision, whose inputs can be derived, found "
+        f"{type(inner).__module__}.{type(inner).__qualname__}. Pass example_inputs: a tensor, a tuple of "
+        "arguments, or a dictionary of keyword arguments that the model's forward takes."
+    )
+
+
+def _descends_from(model: nn.Module, package: str, name: str) -> bool:
+    """Whether a class of this name and package is among the model's bases, without importing the package."""
+    return any(base.__name__ == name and base.__module__.startswith(f"{package}.") for base in type(model).__mro__)
+
+
+def _at(model: nn.Module, device: torch.device | str | None) -> tuple[torch.device, torch.dtype]:
+    own, dtype = placement(model)
+    return (own if device is None else torch.device(device)), dtype
+
+
+def arguments(model: nn.Module, example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of a forward pass, from any form of `example_inputs`."""
+    if example_inputs is None:
+        from hf_gammareg.inputs.derive import example_inputs as make
+
+        return make(model)
+    if isinstance(example_inputs, torch.Tensor):
+        return (example_inputs,), {}
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, tuple | list):
+        pair = (
+            len(example_inputs) == 2 and isinstance(example_inputs[0], tuple) and isinstance(example_inputs[1], Mapping)
+        )
+        return (example_inputs[0], dict(example_inputs[1])) if pair else (tuple(example_inputs), {})
+    raise GammaRegError(
+        "Expected `example_inputs` to be a tensor, a tuple of positional arguments, a dictionary of keyword arguments "
+        f"or a pair of both, found {type(example_inputs).__name__}. Pass what you would pass to the model."
+    )

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hf_gammareg.inputs.vision import BATCH, placement, underivable, values
+from hf_gammareg.inputs.batch import BATCH, underivable, values
+from hf_gammareg.model.whole import placement
 
 LENGTH = 16
 """Tokens in a row of text, where the model does not ask for another number."""

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,8 @@ import torch
 from torch import nn
 
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.inputs.vision import example_inputs
+from hf_gammareg.inputs.derive import example_inputs
+from hf_gammareg.model.whole import build_on
 
 HUB_TIMEOUT = 5.0
 """Seconds after which the Hub counts as out of reach. There is one try."""
@@ -77,29 +76,6 @@ def load_source(source: str, device: str = "meta") -> Source:
         return load_source(source, "cpu")
     args, kwargs = example_inputs(model)
     return Source(name=source, model=model, args=args, kwargs=kwargs)
-
-
-def build_on(build: Callable[[], nn.Module], device: str) -> nn.Module:
-    """Call `build` with a default device, quietly and without moving the random state; the model in train mode."""
-    with _quiet(), torch.random.fork_rng(devices=[]), torch.device(device):
-        model = build().train()
-        # Some modules make a parameter on the CPU whatever the default device is (wav2vec2's mask embedding).
-        return model.to(device) if device == "meta" else model
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Nothing on stdout, and no warnings of transformers, while a model is built."""
-    import logging
-
-    logger = logging.getLogger("transformers")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with redirect_stdout(StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
 
 
 def _builder(source: str) -> Callable[[], nn.Module]:

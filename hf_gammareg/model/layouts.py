@@ -131,3 +131,7 @@ def _fitted(
                     return None
         members.append(tuple(names))
     return tuple(members) if next(wanted, None) is None else None
+
+
+Group = dict[str, Any]
+"""What `torch.optim` takes: `params` and options; here with `param_names` too."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from hf_gammareg.errors import GammaRegError
+from hf_gammareg.quiet import quiet
 
 
 def whole(model: nn.Module) -> nn.Module:
@@ -71,7 +73,7 @@ def _from_configuration(model: nn.Module) -> nn.Module:
     # set_zero3_state keeps transformers from partitioning the parts that it builds from configurations of theirs.
     from transformers.modeling_utils import set_zero3_state
 
-    from hf_gammareg.inputs.sources import build_on
+    from hf_gammareg.model.whole import build_on
 
     config: Any = copy.deepcopy(model.config)
     with set_zero3_state():
@@ -82,3 +84,36 @@ def _from_configuration(model: nn.Module) -> nn.Module:
     for name, parameter in built.named_parameters():
         parameter.requires_grad_(not frozen[name])
     return built
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside the wrappers that data parallelism, `torch.compile` and PEFT put around it.
+
+    >>> unwrapped(nn.DataParallel(nn.Linear(2, 2)))
+    Linear(in_features=2, out_features=2, bias=True)
+    """
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if type(model).__name__ in ("DataParallel", "DistributedDataParallel"):
+            inner = model.module
+        elif hasattr(model, "get_base_model"):
+            inner = cast(Any, model).get_base_model()
+        if not isinstance(inner, nn.Module) or inner is model:
+            return model
+        model = inner
+
+
+def placement(model: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Device of the model's first parameter, and the type of its first floating point parameter."""
+    tensors = [*model.parameters(), *model.buffers()]
+    device = tensors[0].device if tensors else torch.device("cpu")
+    floating = (tensor.dtype for tensor in tensors if tensor.is_floating_point())
+    return device, next(floating, torch.get_default_dtype())
+
+
+def build_on(build: Callable[[], nn.Module], device: str) -> nn.Module:
+    """Call `build` with a default device, quietly and without moving the random state; the model in train mode."""
+    with quiet(), torch.random.fork_rng(devices=[]), torch.device(device):
+        model = build().train()
+        # Some modules make a parameter on the CPU whatever the default device is (wav2vec2's mask embedding).
+        return model.to(device) if device == "meta" else model

@@ -8,7 +8,7 @@ parameter's moments for another's.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
@@ -16,10 +16,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from hf_gammareg.decay.groups import Group
-from hf_gammareg.decay.regroup import inner_optimizers
 from hf_gammareg.errors import GammaRegError, some
-from hf_gammareg.model.layouts import LIKE_PARAMETER, Layout, nameless, plain_layouts
+from hf_gammareg.model.layouts import LIKE_PARAMETER, Group, Layout, nameless, plain_layouts
 from hf_gammareg.model.names import canonical_name
 
 logger = logging.getLogger(__name__)
@@ -219,3 +217,16 @@ def _moved(groups: Sequence[Group], before: Sequence[Group], home: Mapping[str, 
     return ", ".join(
         f"weight decay {old:g} becomes {new:g} for {some(names)}" for (old, new), names in sorted(moves.items())
     )
+
+
+def inner_optimizers(optimizer: Any) -> Iterator[Optimizer]:
+    """The optimizers that an optimizer holds, each once; timm's Lookahead shares the groups of the one it holds."""
+    seen: set[int] = set()
+    for value in list(getattr(optimizer, "__dict__", {}).values()):
+        entries = (
+            value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else [value]
+        )
+        for entry in entries:
+            if isinstance(entry, Optimizer) and entry is not optimizer and id(entry) not in seen:
+                seen.add(id(entry))
+                yield from inner_optimizers(entry) if any(inner_optimizers(entry)) else [entry]

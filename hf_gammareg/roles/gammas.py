@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from hf_gammareg.errors import GammaRegError, some
+from hf_gammareg.model.names import place
+from hf_gammareg.roles.table import Row, pattern, plain_table, shortened
 
 
 class Role(StrEnum):
@@ -133,6 +136,97 @@ class GammaMap:
             ) from error
 
     def __str__(self) -> str:
-        from hf_gammareg.show.report import table_text
-
         return table_text(self)
+
+
+def table_rows(gammas: GammaMap, rules: Iterable[Mapping[str, bool]] = (), *, every: bool = False) -> list[Row]:
+    """Group gammas by role and kind of place.
+
+    Args:
+        gammas: the gammas of a model, or some of them.
+        rules: `{parameter name: decays}` of one rule or several, for a decision each.
+        every: one row for each gamma, in model order.
+    """
+    return [
+        Row(
+            role=str(members[0].role),
+            decisions=tuple(_decision(members, decays) for decays in rules),
+            pattern=pattern([gamma.name for gamma in members]),
+            count=len(members),
+            reason=shortened(members[0].reason),
+        )
+        for members in (([gamma] for gamma in gammas) if every else _groups(gammas))
+    ]
+
+
+def table_text(gammas: GammaMap, decays: Mapping[str, bool] | None = None, *, every: bool = False) -> str:
+    """Write the gammas of a model as a table of plain text, one row per role and kind of place.
+
+    Args:
+        gammas: the gammas of the model.
+        decays: `{parameter name: decays}` from `hf_gammareg.decay.policy.decide`, for a column of decisions.
+        every: one row for each gamma, in model order.
+
+    Returns:
+        Lines of at most `WIDTH` columns without colour codes; the last ones count the roles and name the doubts.
+    """
+    rules = [] if decays is None else [decays]
+    lines = plain_table(["decays"] * len(rules), table_rows(gammas, rules, every=every))
+    return "\n".join([*lines, *closing_lines(gammas, decays)])
+
+
+def _groups(gammas: GammaMap) -> Iterable[list[Gamma]]:
+    for role in Role:
+        places: dict[tuple[str, str], list[Gamma]] = {}
+        for gamma in gammas.by_role(role):
+            # Gammas of unknown role are grouped by what is not known of them too.
+            key = (place(gamma.name), gamma.reason if role is Role.UNKNOWN else "")
+            places.setdefault(key, []).append(gamma)
+        yield from places.values()
+
+
+def _decision(members: list[Gamma], decays: Mapping[str, bool]) -> str:
+    if not any(gamma.trainable for gamma in members):
+        return "frozen"
+    found = [decays[gamma.name] for gamma in members]
+    return "yes" if all(found) else f"{sum(found)} of {len(found)}" if any(found) else "no"
+
+
+def closing_lines(gammas: GammaMap, decays: Mapping[str, bool] | None = None) -> list[str]:
+    """What stands below a table: how many gammas of which role, how many decay, and what is to be doubted."""
+    if not len(gammas):
+        return [f"No gammas: this model has no normalization layer with a gain. Graph: {gammas.source}."]
+    deciding = ""
+    if decays is not None:
+        deciding = f"; {sum(decays[gamma.name] for gamma in gammas if gamma.trainable)} of them decay"
+    lines = [f"{_plural(len(gammas))}: {_counts(gammas.gammas)}{deciding}. Graph: {gammas.source}."]
+    if centred := [gamma for gamma in gammas if gamma.zero_centered]:
+        words = ("multiplies", "its gain") if len(centred) == 1 else ("multiply", "their gains")
+        lines.append(f"{_plural(len(centred))} {words[0]} by 1 + w: decay pulls {words[1]} to 1, not to 0.")
+    if doubt := unknown_text(gammas, decays):
+        lines.append(doubt)
+    return lines
+
+
+def unknown_text(gammas: GammaMap, decays: Mapping[str, bool] | None = None) -> str:
+    """Say how many gammas are of unknown role, why, and what becomes of them; empty where there are none.
+
+    Frozen ones don't count, such as the originals that PEFT keeps of layers in `modules_to_save`.
+    """
+    unknown = [gamma for gamma in gammas.by_role(Role.UNKNOWN) if gamma.trainable]
+    if not unknown:
+        return ""
+    (reason, _), *others = Counter(gamma.reason for gamma in unknown).most_common()
+    decayed = sum(decays[gamma.name] for gamma in unknown) if decays is not None else 0
+    fate = f"{decayed} of them decay" if decayed else "none of them decays"
+    more = f" and {len(others)} other reasons" if len(others) > 1 else " and another reason" if others else ""
+    return f"WARNING: {_plural(len(unknown))} of unknown role ({shortened(reason, 200).rstrip('.')}{more}): {fate}."
+
+
+def _counts(gammas: Iterable[Gamma]) -> str:
+    counts = Counter(gamma.role for gamma in gammas)
+    return ", ".join(f"{counts[role]} {role}" for role in Role if counts[role])
+
+
+def _plural(count: int) -> str:
+    return f"{count} gamma" + ("" if count == 1 else "s")

@@ -16,10 +16,12 @@ from hf_gammareg.errors import GammaRegError
 from hf_gammareg.graph.nodes import Node
 from hf_gammareg.graph.ops import Effect
 from hf_gammareg.graph.replay import Replay, call
+from hf_gammareg.inputs.derive import arguments
 from hf_gammareg.model.names import place
+from hf_gammareg.roles.find import find_gammas
 from hf_gammareg.roles.gammas import Gamma, GammaMap, Role
 from hf_gammareg.roles.residual import Ancestry, Sum, find_sums
-from hf_gammareg.roles.walk import arguments, decided_later, find_gammas
+from hf_gammareg.roles.walk import decided_later
 
 FACTORS = (2.0**8, 2.0**14)
 """Two large factors: past them GELU and SiLU are ReLU, sigmoid is a step, and biases do not count."""

@@ -1,5 +1,5 @@
 """For people: tables, files, cards and pictures.
 
-Read `report` (a table, a file, one line; two policies compared), `lock` (roles that a test holds still), `card` (a model
-card), `blocks` and `picture` (the network drawn by role).
+Read `report` (a table, a file, one line; two policies compared), `lock` (roles that a test holds still), `card` (a
+model card), `blocks` and `picture` (the network drawn by role).
 """

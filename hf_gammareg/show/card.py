@@ -10,9 +10,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.roles.gammas import GammaMap
+from hf_gammareg.roles.gammas import GammaMap, closing_lines, table_rows
 from hf_gammareg.roles.table import markdown_lines
-from hf_gammareg.show.report import closing_lines, table_rows
 
 TAGS = ("hf_gammareg", "weight-decay", "normalization")
 """What the Hub finds these models by."""

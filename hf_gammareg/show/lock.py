@@ -11,8 +11,8 @@ from typing import Any
 from torch import nn
 
 from hf_gammareg.errors import GammaRegError
+from hf_gammareg.files import write_whole
 from hf_gammareg.roles.gammas import GammaMap, Role
-from hf_gammareg.show.report import write_whole
 
 VERSION = 1
 """Of the file's form."""

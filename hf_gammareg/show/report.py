@@ -3,158 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from hf_gammareg.model.names import place
-from hf_gammareg.roles.gammas import Gamma, GammaMap, Role
-
-WIDTH = 100
-"""Columns of the table, whatever the terminal has: the same text in a README, a log and a pipe."""
-
-_BOX = "    \n    \n -- \n    \n    \n    \n    \n    \n"
-"""rich's SIMPLE_HEAD in ASCII."""
-
+from hf_gammareg.files import write_whole
+from hf_gammareg.roles.gammas import GammaMap, Role, _counts, _plural, unknown_text
 
 ROW_FIELDS = ("name", "role", "kind", "decays", "exact", "placement", "zero_centered", "reason")
 """What `gammareg inspect` tells of each gamma, to programs."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """One line of a table: gammas of one role in one kind of place."""
-
-    role: str
-    decisions: tuple[str, ...]
-    """One for each rule: `yes`, `no`, `3 of 4`, `frozen`."""
-    pattern: str
-    count: int
-    reason: str
-
-    @property
-    def names(self) -> str:
-        """The pattern, and how many gammas it stands for."""
-        return self.pattern + (f" x{self.count}" if self.count > 1 else "")
-
-
-def table_rows(gammas: GammaMap, rules: Iterable[Mapping[str, bool]] = (), *, every: bool = False) -> list[Row]:
-    """Group gammas by role and kind of place.
-
-    Args:
-        gammas: the gammas of a model, or some of them.
-        rules: `{parameter name: decays}` of one rule or several, for a decision each.
-        every: one row for each gamma, in model order.
-    """
-    return [
-        Row(
-            role=str(members[0].role),
-            decisions=tuple(_decision(members, decays) for decays in rules),
-            pattern=pattern([gamma.name for gamma in members]),
-            count=len(members),
-            reason=_short(members[0].reason),
-        )
-        for members in (([gamma] for gamma in gammas) if every else _groups(gammas))
-    ]
-
-
-def table_text(gammas: GammaMap, decays: Mapping[str, bool] | None = None, *, every: bool = False) -> str:
-    """Write the gammas of a model as a table of plain text, one row per role and kind of place.
-
-    Args:
-        gammas: the gammas of the model.
-        decays: `{parameter name: decays}` from `hf_gammareg.decay.policy.decide`, for a column of decisions.
-        every: one row for each gamma, in model order.
-
-    Returns:
-        Lines of at most `WIDTH` columns without colour codes; the last ones count the roles and name the doubts.
-    """
-    rules = [] if decays is None else [decays]
-    lines = plain_table(["decays"] * len(rules), table_rows(gammas, rules, every=every))
-    return "\n".join([*lines, *closing_lines(gammas, decays)])
-
-
-def plain_table(rules: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    """Lines of a table of at most `WIDTH` columns, and an empty one; none without rows.
-
-    Args:
-        rules: headers of the columns of decisions.
-        rows: from `table_rows`.
-    """
-    from rich.box import Box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=Box(_BOX, ascii=True), show_edge=False, pad_edge=False)
-    for header in ["role", *rules, "gammas", "why"]:
-        table.add_column(header, overflow="fold", min_width=len(header))
-    for row in rows:
-        table.add_row(row.role, *row.decisions, row.names, row.reason)
-    buffer = StringIO()
-    console = Console(
-        file=buffer,
-        width=WIDTH,
-        color_system=None,
-        force_jupyter=False,
-        legacy_windows=False,
-        markup=False,
-        emoji=False,
-    )
-    console.print(table)
-    return [*(line.rstrip() for line in buffer.getvalue().splitlines()), ""] if rows else []
-
-
-def _groups(gammas: GammaMap) -> Iterable[list[Gamma]]:
-    for role in Role:
-        places: dict[tuple[str, str], list[Gamma]] = {}
-        for gamma in gammas.by_role(role):
-            # Gammas of unknown role are grouped by what is not known of them too.
-            key = (place(gamma.name), gamma.reason if role is Role.UNKNOWN else "")
-            places.setdefault(key, []).append(gamma)
-        yield from places.values()
-
-
-def _decision(members: list[Gamma], decays: Mapping[str, bool]) -> str:
-    if not any(gamma.trainable for gamma in members):
-        return "frozen"
-    found = [decays[gamma.name] for gamma in members]
-    return "yes" if all(found) else f"{sum(found)} of {len(found)}" if any(found) else "no"
-
-
-def closing_lines(gammas: GammaMap, decays: Mapping[str, bool] | None = None) -> list[str]:
-    """What stands below a table: how many gammas of which role, how many decay, and what is to be doubted."""
-    if not len(gammas):
-        return [f"No gammas: this model has no normalization layer with a gain. Graph: {gammas.source}."]
-    deciding = ""
-    if decays is not None:
-        deciding = f"; {sum(decays[gamma.name] for gamma in gammas if gamma.trainable)} of them decay"
-    lines = [f"{_plural(len(gammas))}: {_counts(gammas.gammas)}{deciding}. Graph: {gammas.source}."]
-    if centred := [gamma for gamma in gammas if gamma.zero_centered]:
-        words = ("multiplies", "its gain") if len(centred) == 1 else ("multiply", "their gains")
-        lines.append(f"{_plural(len(centred))} {words[0]} by 1 + w: decay pulls {words[1]} to 1, not to 0.")
-    if doubt := unknown_text(gammas, decays):
-        lines.append(doubt)
-    return lines
-
-
-def unknown_text(gammas: GammaMap, decays: Mapping[str, bool] | None = None) -> str:
-    """Say how many gammas are of unknown role, why, and what becomes of them; empty where there are none.
-
-    Frozen ones don't count, such as the originals that PEFT keeps of layers in `modules_to_save`.
-    """
-    unknown = [gamma for gamma in gammas.by_role(Role.UNKNOWN) if gamma.trainable]
-    if not unknown:
-        return ""
-    (reason, _), *others = Counter(gamma.reason for gamma in unknown).most_common()
-    decayed = sum(decays[gamma.name] for gamma in unknown) if decays is not None else 0
-    fate = f"{decayed} of them decay" if decayed else "none of them decays"
-    more = f" and {len(others)} other reasons" if len(others) > 1 else " and another reason" if others else ""
-    return f"WARNING: {_plural(len(unknown))} of unknown role ({_short(reason, 200).rstrip('.')}{more}): {fate}."
 
 
 def summary_line(
@@ -238,40 +97,84 @@ def add_to_report(path: str | Path, **settings: Any) -> None:
         write_whole(path, json.dumps(json.loads(path.read_text(encoding="utf-8")) | settings, indent=2) + "\n")
 
 
-def write_whole(path: str | Path, text: str) -> Path:
-    """Write a text file, whole or not at all, in a folder that is made where it is missing."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(text, encoding="utf-8")
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path
+_WHO = {"trainer": "Trainer", "timm": "timm", "all": "Plain torch.optim"}
 
 
-def pattern(names: list[str]) -> str:
-    """One pattern for names that differ in their numbers only.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The decisions of two rules on the gammas of one model."""
 
-    >>> pattern(["layer1.0.bn1.weight", "layer1.1.bn1.weight", "layer2.0.bn1.weight"])
-    'layer*.*.bn1.weight'
-    >>> pattern(["blocks.0.norm.weight"])
-    'blocks.0.norm.weight'
-    """
-    pieces = [re.split(r"(\d+)", name) for name in names]
-    return "".join(column[0] if len(set(column)) == 1 else "*" for column in zip(*pieces, strict=True))
+    gammas: GammaMap
+    model: str
+    """Name of the model's class."""
+    policy: str
+    """Name of the rule in use."""
+    diff: str
+    """Name of the rule that it is compared with."""
+    decays: Mapping[str, bool]
+    """What the rule in use decides."""
+    diff_decays: Mapping[str, bool]
+    """What the other decides."""
+
+    @property
+    def differing(self) -> GammaMap:
+        """The gammas that the two treat otherwise."""
+        found = tuple(g for g in self.gammas if self.decays[g.name] != self.diff_decays[g.name])
+        return GammaMap(gammas=found, source=self.gammas.source)
+
+    @property
+    def sentence(self) -> str:
+        """How many gammas each decays, which of them the other spares, and on how many they differ.
+
+        For a ResNet-50: Trainer would decay 53 gammas of this ResNet, 4 of them shortcuts; policy 'guidelines' decays
+        49. They differ on 4 of 53.
+        """
+        who = _WHO.get(self.diff, f"Policy {self.diff!r}")
+        theirs, ours = sum(self.diff_decays.values()), sum(self.decays.values())
+        differing = len(self.differing)
+        verdict = f"They differ on {differing} of {len(self.gammas)}." if differing else "They agree on every gamma."
+        would = f"{_counted(theirs, len(self.gammas))} of this {self.model}"
+        return (
+            f"{who} would decay {would}{self._spared(self.diff_decays, self.decays)}; "
+            f"policy {self.policy!r} decays {ours or 'none'}{self._spared(self.decays, self.diff_decays)}. {verdict}"
+        )
+
+    def _spared(self, by_one: Mapping[str, bool], by_other: Mapping[str, bool]) -> str:
+        """The roles of what one rule decays and the other does not: `, 4 of them shortcuts and 1 trunk`."""
+        roles = Counter(g.role for g in self.gammas if by_one[g.name] and not by_other[g.name])
+        parts: list[str] = []
+        for role in Role:
+            if count := roles[role]:
+                word = ("a shortcut" if count == 1 else "shortcuts") if role is Role.SHORTCUT else str(role)
+                parts.append(f"{count} {'of them ' if not parts else ''}{word}")
+        if sum(roles.values()) == sum(by_one.values()) > 1 and len(parts) == 1:
+            parts = [parts[0].replace(f"{sum(roles.values())} of them", "all of them")]
+        if not parts:
+            return ""
+        return ", " + (", ".join(parts[:-1]) + " and " + parts[-1] if len(parts) > 1 else parts[0])
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One plain dictionary for each gamma that is treated otherwise, in model order, with both decisions."""
+        return [
+            {"name": g.name, "role": str(g.role), "kind": g.kind}
+            | {"decays": self.decays[g.name], "diff_decays": self.diff_decays[g.name], "reason": g.reason}
+            for g in self.differing
+        ]
+
+    def to_dict(self, source: str) -> dict[str, Any]:
+        """What `gammareg inspect --diff --format json` prints."""
+        return {
+            "source": source,
+            "policy": self.policy,
+            "diff": self.diff,
+            "gammas": self.rows(),
+            "counts": self.differing.counts,
+            "decays": {self.policy: sum(self.decays.values()), self.diff: sum(self.diff_decays.values())},
+            "summary": self.sentence,
+        }
 
 
-def _counts(gammas: Iterable[Gamma]) -> str:
-    counts = Counter(gamma.role for gamma in gammas)
-    return ", ".join(f"{counts[role]} {role}" for role in Role if counts[role])
-
-
-def _plural(count: int) -> str:
-    return f"{count} gamma" + ("" if count == 1 else "s")
-
-
-def _short(text: str, limit: int = 90) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 3].rsplit(" ", 1)[0] + "..."
+def _counted(count: int, total: int) -> str:
+    """`53 gammas`, `1 gamma`, `none of the 25 gammas`."""
+    named = count or total
+    return f"{count or f'none of the {total}'} gamma" + ("" if named == 1 else "s")

@@ -10,7 +10,7 @@ from transformers import Trainer
 from transformers.modelcard import TASK_TAG_TO_NAME_MAPPING, TrainingSummary
 
 from hf_gammareg.show.card import TAGS, check_card, gamma_section, is_repo_id, metric_results
-from hf_gammareg.watch.history_plot import PLOT_NAME
+from hf_gammareg.watch.history import PLOT_NAME
 
 if TYPE_CHECKING:
     _Base = Trainer

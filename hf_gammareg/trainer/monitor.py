@@ -12,10 +12,10 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.graph.capture import same_random_state
-from hf_gammareg.inputs.vision import unwrapped
 from hf_gammareg.model.values import is_main_process, sharded
+from hf_gammareg.model.whole import unwrapped
+from hf_gammareg.roles.find import find_gammas
 from hf_gammareg.roles.gammas import GammaMap
-from hf_gammareg.roles.walk import find_gammas
 from hf_gammareg.watch.history import HISTORY_NAME
 from hf_gammareg.watch.monitor import NEAR_ZERO, GammaMonitor, learning_rates
 

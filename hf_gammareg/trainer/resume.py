@@ -14,13 +14,12 @@ from torch import nn
 from torch.optim import Optimizer
 from transformers import Trainer
 
+from hf_gammareg.decay.optimizers import unwrapped_optimizer
 from hf_gammareg.decay.policy_state import difference
-from hf_gammareg.decay.wrappers import unwrapped_optimizer
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.resume.checkpoint import ANEW, check_checkpoint, last_checkpoint
+from hf_gammareg.files import write_whole
+from hf_gammareg.resume.checkpoint import ANEW, check_checkpoint, last_checkpoint, load_renamed
 from hf_gammareg.resume.matching import fit_scheduler, match_by_name
-from hf_gammareg.resume.renamed import load_renamed
-from hf_gammareg.show.report import write_whole
 from hf_gammareg.trainer.telling import say
 
 REPORT_NAME = "gamma_report.json"

@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 from transformers.utils import logging
 
 from hf_gammareg.decay.budget import decay_budget
+from hf_gammareg.decay.optimizers import unwrapped_optimizer
 from hf_gammareg.decay.regroup import Outcome
-from hf_gammareg.decay.wrappers import unwrapped_optimizer
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.show.report import add_to_report
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging as _logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +12,20 @@ import torch
 from accelerate.utils import send_to_device
 from accelerate.utils.deepspeed import DummyOptim
 from torch import nn
-from transformers import Trainer
+from transformers import Trainer, TrainingArguments
 
 from hf_gammareg.decay.budget import decay_kind
-from hf_gammareg.decay.hf_deepspeed import groups_of
-from hf_gammareg.decay.policy import decide
+from hf_gammareg.decay.groups import check_ranks, check_strength
+from hf_gammareg.decay.policy import decide, find_rule, policy_name
 from hf_gammareg.decay.policy_state import PolicyState
-from hf_gammareg.decay.ranks import check_ranks
-from hf_gammareg.decay.regroup import Outcome, regroup
+from hf_gammareg.decay.regroup import Outcome, groups_of, regroup
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.graph.capture import same_random_state
-from hf_gammareg.inputs.vision import placement, unwrapped
 from hf_gammareg.model.names import by_canonical_name, canonical_name
-from hf_gammareg.roles.gammas import GammaMap, Role
-from hf_gammareg.roles.walk import find_gammas
-from hf_gammareg.show.report import summary_line, unknown_text, write_report
+from hf_gammareg.model.whole import placement, unwrapped
+from hf_gammareg.roles.find import find_gammas
+from hf_gammareg.roles.gammas import GammaMap, Role, unknown_text
+from hf_gammareg.show.report import summary_line, write_report
 from hf_gammareg.trainer.card import CardMixin
 from hf_gammareg.trainer.monitor import attach_monitors
 from hf_gammareg.trainer.resume import REPORT_NAME, ResumeMixin
@@ -232,3 +231,53 @@ def _find_gammas(model: nn.Module, batch: Any) -> GammaMap:
         return find_gammas(model)
     except GammaRegError:
         return found
+
+
+@dataclass
+class GammaRegArguments(TrainingArguments):
+    """`transformers.TrainingArguments` with the options for gammas; made for `HfArgumentParser` too.
+
+    >>> GammaRegArguments("out", gamma_policy="last,absorbed", gamma_no_decay=["*.bn1.weight"]).gamma_no_decay
+    ['*.bn1.weight']
+
+    Raises:
+        GammaRegError: an unknown policy, a strength that is negative or not finite, patterns that are no strings.
+    """
+
+    gamma_policy: str = field(
+        default="guidelines",
+        metadata={
+            "help": "Which normalization gains (gammas) weight decay touches: guidelines (those at the end of a "
+            "residual branch and those that a later normalization absorbs), all, none, trainer or timm (what those "
+            "two do by themselves), iwd, qwen3_next, or roles separated by commas, such as last,absorbed."
+        },
+    )
+    gamma_weight_decay: float | None = field(
+        default=None,
+        metadata={"help": "Weight decay of the gammas that decay. Default: the run's --weight_decay."},
+    )
+    gamma_decay: list[str] | None = field(
+        default=None,
+        metadata={"help": "Glob patterns of gammas that decay whatever the policy says, such as *.bn1.weight."},
+    )
+    gamma_no_decay: list[str] | None = field(
+        default=None,
+        metadata={"help": "Glob patterns of gammas that do not decay whatever the policy says."},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        find_rule(self.gamma_policy)
+        self.gamma_policy = policy_name(self.gamma_policy)
+        self.weight_decay = check_strength("weight_decay", self.weight_decay)
+        if self.gamma_weight_decay is not None:
+            self.gamma_weight_decay = check_strength("gamma_weight_decay", self.gamma_weight_decay)
+        for option in ("gamma_decay", "gamma_no_decay"):
+            patterns = getattr(self, option)
+            patterns = [patterns] if isinstance(patterns, str) else patterns
+            if not isinstance(patterns, list | None) or not all(isinstance(entry, str) for entry in patterns or ()):
+                raise GammaRegError(
+                    f"Expected `{option}` to be a list of patterns such as ['*.bn1.weight'], found {patterns!r}. "
+                    "Correct it."
+                )
+            setattr(self, option, patterns)

@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from hf_gammareg.decay.wrappers import unwrapped_optimizer
+from hf_gammareg.decay.optimizers import unwrapped_optimizer
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.model.names import canonical_name
 from hf_gammareg.model.values import is_main_process, whole_values
 from hf_gammareg.roles.gammas import GammaMap, Role
-from hf_gammareg.watch.history import History
-from hf_gammareg.watch.history_plot import plot_history
+from hf_gammareg.watch.history import History, plot_history
 from hf_gammareg.watch.probe import ResidualProbe
 
 NEAR_ZERO = 0.01

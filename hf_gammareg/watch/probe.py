@@ -14,10 +14,10 @@ from hf_gammareg.errors import GammaRegError
 from hf_gammareg.graph.capture import same_random_state, trace
 from hf_gammareg.graph.program import read
 from hf_gammareg.graph.replay import steady
-from hf_gammareg.inputs.vision import placement, unwrapped
+from hf_gammareg.inputs.derive import arguments
 from hf_gammareg.model.values import sharded
+from hf_gammareg.model.whole import placement, unwrapped
 from hf_gammareg.roles.residual import Ancestry, Sum, find_sums
-from hf_gammareg.roles.walk import arguments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ablation.arms import ARMS, BASELINE, WHOLE
 from ablation.statistics import Record, Results
 from hf_gammareg.roles.gammas import Role
-from hf_gammareg.show.sheet import STYLE
+from hf_gammareg.show.picture import STYLE
 
 COLOURS = {
     BASELINE: "#000000",

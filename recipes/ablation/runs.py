@@ -24,7 +24,7 @@ from ablation.arms import ARMS, Run, members, representatives
 from ablation.config import CONFIG_NAME, Ablation, read_config
 from ablation.measures import acts_on
 from hf_gammareg import GammaMap, GammaRegError
-from hf_gammareg.show.report import write_whole
+from hf_gammareg.files import write_whole
 
 RUNS_NAME = "runs.jsonl"
 NETWORK_NAME = "network.json"
