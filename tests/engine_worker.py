@@ -1,6 +1,6 @@
 """One process of a distributed run, started by `accelerate launch`: trains a tiny ViT in several ways, writes results.
 
-tests/test_engines.py trains the same in one process, by the same functions, and compares.
+tests/trainer/test_engines.py trains the same in one process, by the same functions, and compares.
 """
 
 import contextlib

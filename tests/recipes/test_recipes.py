@@ -21,7 +21,7 @@ from transformers import AutoModelForImageClassification, pipeline
 
 pytest.importorskip("sklearn")
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DIGITS = ["--dataset_name", "digits", "--max_train_samples", "64", "--max_eval_samples", "40"]
 RUNS = {
     "vit_cifar": [

@@ -5,16 +5,12 @@ measured. A change in one of them is a change in what somebody's run decays.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from timm.optim import create_optimizer_v2
-from torch import nn
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "recipes" / "benchmarks"))
-
 from tiny.blocks import PlainStack
+from torch import nn
 from transformers import Trainer, TrainingArguments
 from verify_zoo import SOURCES
 from zoo import build, measure, missed

@@ -29,7 +29,7 @@ from hf_gammareg import GammaRegError, find_gammas
 from hf_gammareg.show.card import check_card
 
 pytestmark = pytest.mark.usefixtures("same_verbosity")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "gamma_ablation.py"
 KEPT = sorted(path.parent for path in (ROOT / "model_cards").glob(f"*/{RUNS_NAME}"))
 TINY = """

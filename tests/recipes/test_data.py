@@ -1,7 +1,6 @@
 import importlib
 import json
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from datasets import ClassLabel, Dataset, Features, Image, load_dataset
 
 from hf_gammareg import GammaRegError
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "recipes"))
 hub_access = importlib.import_module("hub_access")
 image_data = importlib.import_module("image_data")
 run_settings = importlib.import_module("run_settings")

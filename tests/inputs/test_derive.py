@@ -1,18 +1,13 @@
 """Example inputs of transformers model types: each runs, on the meta device, and reaches every part of the model."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
+from tiny_configs import model_types, tiny_config
 
 from hf_gammareg.inputs.derive import example_inputs
 from hf_gammareg.inputs.sources import model_from_config
 from hf_gammareg.model.known import KnownIntegers
 from hf_gammareg.model.whole import build_on
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "benchmarks"))
-from tiny_configs import model_types, tiny_config
 
 
 def built(model_type):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hf_gammareg import GammaRegError
-from hf_gammareg.decay import ranks
+from hf_gammareg.decay import groups as ranks
 
 FIRST = [
     {"params": [], "param_names": ["fc.weight", "bn1.weight"], "weight_decay": 0.1, "lr": 0.01},
