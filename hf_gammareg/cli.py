@@ -159,9 +159,9 @@ def verify(
     with quiet(), _progress(terminal) as progress:
         import torch
 
-        from hf_gammareg import find_gammas
         from hf_gammareg.inputs.sources import load_source
         from hf_gammareg.roles import measure
+        from hf_gammareg.roles.find import find_gammas
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

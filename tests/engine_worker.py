@@ -6,11 +6,11 @@ tests/trainer/test_engines.py trains the same in one process, by the same functi
 import contextlib
 import json
 import os
-import sys
 from pathlib import Path
 
 import timm
 import torch
+import two_processes
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
@@ -235,4 +235,4 @@ def main(settings):
 
 
 if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_text()))
+    two_processes.work(main)

@@ -2,11 +2,11 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import engine_worker
 import torch
+import two_processes
 from torch import nn
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
@@ -92,4 +92,4 @@ def main(settings):
 
 
 if __name__ == "__main__":
-    main(json.loads(Path(sys.argv[1]).read_text()))
+    two_processes.work(main)

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from torch import distributed
+
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "recipes" / "accelerate"
 
@@ -28,3 +30,14 @@ def launch(worker, config, settings, folder, env=None):
     assert run.returncode == 0, run.stderr[-6000:]
     ranks = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
     return ranks, run
+
+
+def work(main):
+    """What a worker script does: its `main`, on the settings that `launch` wrote.
+
+    A process that ends with gloo's threads alive may abort.
+    """
+    main(json.loads(Path(sys.argv[1]).read_text()))
+    if distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
