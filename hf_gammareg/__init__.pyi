@@ -1,13 +1,17 @@
 from .decay.budget import DecayBudget, decay_budget
-from .decay.groups import apply_lr_scale, param_groups
+from .decay.groups import apply_lr_scale, check_ranks, param_groups
+from .decay.policy import decide
 from .decay.policy_state import PolicyState
 from .errors import GammaRegError
 from .resume.matching import fit_scheduler, match_by_name
 from .roles.find import find_gammas
 from .roles.gammas import Gamma, GammaMap, Role
 from .roles.measure import Measurement, verify
+from .show.card import check_card, make_card, metric_results
+from .show.report import write_report
 from .trainer.monitor import GammaMonitorCallback
 from .trainer.trainer import GammaRegArguments, GammaRegTrainer, GammaRegTrainerMixin
+from .watch.history import plot_history, read_history
 from .watch.monitor import GammaMonitor
 
 __version__: str
@@ -26,10 +30,18 @@ __all__ = [
     "Role",
     "__version__",
     "apply_lr_scale",
+    "check_card",
+    "check_ranks",
     "decay_budget",
+    "decide",
     "find_gammas",
     "fit_scheduler",
+    "make_card",
     "match_by_name",
+    "metric_results",
     "param_groups",
+    "plot_history",
+    "read_history",
     "verify",
+    "write_report",
 ]

@@ -45,8 +45,10 @@ def inspect(
         typer.Option("--format", help="A table for people, JSON or CSV for programs, a table for GitHub."),
     ] = "table",
     policy: Annotated[str, typer.Option(metavar="POLICY", help=_POLICIES)] = "guidelines",
-    decay: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Gammas that decay in any case.")] = None,
-    no_decay: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Gammas that do not decay.")] = None,
+    gamma_decay: Annotated[
+        list[str] | None, typer.Option(metavar="GLOB", help="Gammas that decay in any case.")
+    ] = None,
+    gamma_no_decay: Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Gammas that do not decay.")] = None,
     every: Annotated[
         bool, typer.Option("--all", help="One line for each gamma in place of one for each kind.")
     ] = False,
@@ -87,7 +89,7 @@ def inspect(
         loaded = load_source(source)
         model, inputs = loaded.model, (loaded.args, loaded.kwargs)
         gammas = find_gammas(model, inputs)
-        decays = decide(gammas, model, policy, decay=decay or (), no_decay=no_decay or ())
+        decays = decide(gammas, model, policy, gamma_decay=gamma_decay or (), gamma_no_decay=gamma_no_decay or ())
         if picture:
             draw(picture, model, inputs, decays=decays, title=f"{source}, policy {policy}")
         now = locks.lock_dict(gammas, decays, model, source=source, policy=policy)

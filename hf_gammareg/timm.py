@@ -214,11 +214,8 @@ def _place(
     weight_decay: float,
     *,
     policy: Policy,
-    gamma_decay: Sequence[str],
-    gamma_no_decay: Sequence[str],
     **options: Any,
 ) -> list[Group]:
-    options |= {"decay": gamma_decay, "no_decay": gamma_no_decay}
     if policy == "timm":
         # What timm made of this very call (`filter_bias_and_bn=False`, the caller's own groups), not of its defaults.
         decayed = {id(p) for group in groups if group.get("weight_decay", weight_decay) for p in group["params"]}

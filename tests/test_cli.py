@@ -113,7 +113,7 @@ def test_lock_and_check(gammareg, tmp_path):
     status, out, err = gammareg("inspect", SOURCE, "--check", path)
     assert (status, err) == (0, "")
     assert out.startswith(f"13 gammas as in {path} (timm {timm.__version__}")
-    status, out, err = gammareg("inspect", SOURCE, "--check", path, "--no-decay", "blocks.3.norm1.weight")
+    status, out, err = gammareg("inspect", SOURCE, "--check", path, "--gamma-no-decay", "blocks.3.norm1.weight")
     assert (status, err) == (1, "")
     assert out == "decision changed: blocks.3.norm1.weight: decays -> does not decay\n"
 
@@ -161,7 +161,16 @@ def test_policy_and_patterns_decide(gammareg):
     words = ("inspect", SOURCE, "--format", "json")
     assert decayed(gammareg(*words)[1]) == last
     assert decayed(gammareg(*words, "--policy", "final")[1]) == {"norm.weight"}
-    patterns = ("--policy", "none", "--decay", "norm.weight", "--decay", "blocks.0.*", "--no-decay", "*.norm2.weight")
+    patterns = (
+        "--policy",
+        "none",
+        "--gamma-decay",
+        "norm.weight",
+        "--gamma-decay",
+        "blocks.0.*",
+        "--gamma-no-decay",
+        "*.norm2.weight",
+    )
     status, _, err = gammareg(*words, *patterns)
     assert status == 2
     assert "'blocks.0.norm2.weight' in both" in err
@@ -191,7 +200,7 @@ def test_table(gammareg):
         (["inspect", SOURCE, "--format", "xml"], "'xml'"),
         (["inspect", SOURCE, "--format"], "--format"),
         (["inspect", SOURCE, "--policy", "guideline"], "found 'guideline'"),
-        (["inspect", SOURCE, "--decay", "nothing.*"], "'nothing.*', which matches none of"),
+        (["inspect", SOURCE, "--gamma-decay", "nothing.*"], "'nothing.*', which matches none of"),
         (["inspect", "timm/no_such_model"], "'no_such_model'"),
         (["inspect", "transformers/no_such_type"], "'no_such_type'"),
         (["inspect", "./no/such/folder"], "no/such/folder"),

@@ -25,8 +25,8 @@ def param_groups(
     policy: Policy = "guidelines",
     *,
     gamma_weight_decay: float | None = None,
-    decay: Sequence[str] = (),
-    no_decay: Sequence[str] = (),
+    gamma_decay: Sequence[str] = (),
+    gamma_no_decay: Sequence[str] = (),
     example_inputs: Any = None,
     gammas: GammaMap | None = None,
     groups: Iterable[Mapping[str, Any]] | None = None,
@@ -49,8 +49,8 @@ def param_groups(
         weight_decay: the run's weight decay, at least 0.
         policy: `"guidelines"`, `"all"`, `"none"`, `"trainer"`, `"timm"`, or role names (see `find_rule`).
         gamma_weight_decay: a strength of its own for the gammas that decay; default: the run's.
-        decay: glob patterns of gammas that decay whatever the policy says.
-        no_decay: glob patterns of gammas that do not.
+        gamma_decay: glob patterns of gammas that decay whatever the policy says.
+        gamma_no_decay: glob patterns of gammas that do not.
         example_inputs: see `find_gammas`.
         gammas: the result of `find_gammas(model)`, if it is at hand.
         groups: groups that another factory made of this model's parameters.
@@ -64,7 +64,7 @@ def param_groups(
     weight_decay = check_strength("weight_decay", weight_decay)
     if gammas is None:
         gammas = find_gammas(model, example_inputs)
-    decays = decide(gammas, model, policy, decay=decay, no_decay=no_decay)
+    decays = decide(gammas, model, policy, gamma_decay=gamma_decay, gamma_no_decay=gamma_no_decay)
     if doubt := unknown_text(gammas, decays):
         warnings.warn(doubt, stacklevel=2)
     if groups is None:

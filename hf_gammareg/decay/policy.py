@@ -139,8 +139,8 @@ def decide(
     model: nn.Module,
     policy: Policy = "guidelines",
     *,
-    decay: Sequence[str] = (),
-    no_decay: Sequence[str] = (),
+    gamma_decay: Sequence[str] = (),
+    gamma_no_decay: Sequence[str] = (),
 ) -> dict[str, bool]:
     """Decide for each gamma whether weight decay touches it.
 
@@ -148,8 +148,8 @@ def decide(
         gammas: the model's gammas, from `find_gammas`.
         model: the model itself; the policies `trainer` and `timm` look at its modules and shapes.
         policy: a named policy, role names or a rule (see `find_rule`).
-        decay: glob patterns on parameter names (`"*.bn1.weight"`) of gammas that decay whatever the policy says.
-        no_decay: the same for gammas that do not decay.
+        gamma_decay: glob patterns on parameter names (`"*.bn1.weight"`) of gammas that decay whatever the policy says.
+        gamma_no_decay: the same for gammas that do not decay.
 
     Returns:
         `{parameter name: decays}` in model order.
@@ -158,11 +158,14 @@ def decide(
         GammaRegError: unknown policy or role; a pattern that matches no gamma; a gamma matched by both lists.
     """
     chosen = find_rule(policy)(gammas, model)
-    forced_in, forced_out = _matches(gammas, decay, "decay"), _matches(gammas, no_decay, "no_decay")
+    forced_in, forced_out = (
+        _matches(gammas, gamma_decay, "gamma_decay"),
+        _matches(gammas, gamma_no_decay, "gamma_no_decay"),
+    )
     if both := forced_in & forced_out:
         raise GammaRegError(
-            f"Expected each gamma in one of the pattern lists at most, found {some(both)} in both `decay` and "
-            "`no_decay`. Make one of the patterns narrower."
+            f"Expected each gamma in one of the pattern lists at most, found {some(both)} in both `gamma_decay` "
+            "and `gamma_no_decay`. Make one of the patterns narrower."
         )
     return {name: name not in forced_out and (name in forced_in or name in chosen) for name in gammas.names}
 

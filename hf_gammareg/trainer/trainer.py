@@ -62,8 +62,8 @@ class GammaRegTrainerMixin(CardMixin, ResumeMixin):
             gammas,
             model,
             self._plain_rule if self._option("policy") == "trainer" else self._option("policy"),
-            decay=self._option("decay") or (),
-            no_decay=self._option("no_decay") or (),
+            gamma_decay=self._option("decay") or (),
+            gamma_no_decay=self._option("no_decay") or (),
         )
 
     def gamma_example_inputs(self) -> Any:

@@ -45,9 +45,9 @@ def test_policy_decays_these_roles(policy, expected):
 
 
 def test_patterns_win_over_the_policy():
-    assert decayed("none", decay=["t*.weight", "gate.weight"]) == ["trunk", "gate"]
-    assert decayed("guidelines", no_decay="last.*") == ["absorbed"]
-    assert decayed("guidelines", decay=["final.weight"], no_decay=["absorbed.weight"]) == ["final", "last"]
+    assert decayed("none", gamma_decay=["t*.weight", "gate.weight"]) == ["trunk", "gate"]
+    assert decayed("guidelines", gamma_no_decay="last.*") == ["absorbed"]
+    assert decayed("guidelines", gamma_decay=["final.weight"], gamma_no_decay=["absorbed.weight"]) == ["final", "last"]
 
 
 @pytest.mark.parametrize("policy", ["guideline", "", "last;absorbed", "last,", [], None, 3, ["last", 3], b"last"])
@@ -56,7 +56,7 @@ def test_unknown_policy_names_what_there_is(policy):
         find_rule(policy)
 
 
-@pytest.mark.parametrize("option", ["decay", "no_decay"])
+@pytest.mark.parametrize("option", ["gamma_decay", "gamma_no_decay"])
 def test_pattern_that_matches_nothing_raises(option):
     with pytest.raises(GammaRegError, match=rf"`{option}`.*'nothing\.\*'.*matches none of 'absorbed.weight'"):
         decayed("guidelines", **{option: ["last.weight", "nothing.*"]})
@@ -64,7 +64,7 @@ def test_pattern_that_matches_nothing_raises(option):
 
 def test_gamma_in_both_lists_raises():
     with pytest.raises(GammaRegError, match=r"'last\.weight' in both"):
-        decayed("guidelines", decay=["la*"], no_decay=["*t.weight"])
+        decayed("guidelines", gamma_decay=["la*"], gamma_no_decay=["*t.weight"])
 
 
 def test_policy_name_is_one_string():
