@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -64,18 +63,37 @@ class Gamma:
     """One sentence a person can check, naming the add or the norm that decided."""
 
 
+class _NoSuchGamma(GammaRegError, KeyError):
+    """A name that a map does not have: `except KeyError` catches it too, as with any mapping."""
+
+    __str__ = Exception.__str__
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GammaMap:
     """The gammas of one model, in the order of `model.named_parameters()`; immutable.
 
-    Iterating gives `Gamma` records; `map[name]` gives one; `str(map)` is a table for people.
+    A mapping from parameter name to `Gamma`, save that iterating gives the records themselves; `str(map)` is a table
+    for people.
+
+    >>> from torch import nn, zeros
+    >>> from hf_gammareg import find_gammas
+    >>> gammas = find_gammas(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), zeros(2, 4))
+    >>> [gamma.name for gamma in gammas], str(gammas["1.weight"].role), gammas.get("0.weight"), "1.weight" in gammas
+    (['1.weight'], 'final', None, True)
+    >>> {name: str(gamma.role) for name, gamma in gammas.items()}
+    {'1.weight': 'final'}
     """
 
     gammas: tuple[Gamma, ...]
     source: str
     """How the graph was had: `export (train mode)`, `export (eval mode)`, or `none: ...` with the reason."""
-    not_gammas: dict[str, str] = field(default_factory=dict)
+    not_gammas: dict[str, str] = field(default_factory=dict, hash=False)
     """1-d parameters of modules called norm that are no norm gamma, each with the reason."""
+    _by_name: dict[str, Gamma] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_name", {gamma.name: gamma for gamma in self.gammas})
 
     def __iter__(self) -> Iterator[Gamma]:
         return iter(self.gammas)
@@ -83,14 +101,30 @@ class GammaMap:
     def __len__(self) -> int:
         return len(self.gammas)
 
-    def __contains__(self, name: object) -> bool:
-        return any(gamma.name == name for gamma in self.gammas)
+    def __contains__(self, gamma: object) -> bool:
+        """Whether a name, or a record, is one of the map's."""
+        return gamma in self._by_name if isinstance(gamma, str) else gamma in self.gammas
 
     def __getitem__(self, name: str) -> Gamma:
-        for gamma in self.gammas:
-            if gamma.name == name:
-                return gamma
-        raise GammaRegError(f"Expected the name of a gamma of this model, found {name!r}. It has {some(self.names)}.")
+        if name in self._by_name:
+            return self._by_name[name]
+        raise _NoSuchGamma(f"Expected the name of a gamma of this model, found {name!r}. It has {some(self.names)}.")
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The gamma of this name, or the default."""
+        return self._by_name.get(name, default)
+
+    def keys(self) -> KeysView[str]:
+        """Parameter names, in model order."""
+        return self._by_name.keys()
+
+    def values(self) -> ValuesView[Gamma]:
+        """The gammas, in model order."""
+        return self._by_name.values()
+
+    def items(self) -> ItemsView[str, Gamma]:
+        """Pairs of parameter name and gamma, in model order."""
+        return self._by_name.items()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -115,24 +149,24 @@ class GammaMap:
             "not_gammas": dict(self.not_gammas),
         }
 
-    def to_json(self, indent: int | None = 2) -> str:
-        """`to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), indent=indent)
-
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> GammaMap:
-        """The inverse of `to_dict`.
+        """The inverse of `to_dict`; what a `gamma_report.json` holds beside the gammas is passed over.
+
+        Args:
+            data: what `to_dict` made, or the JSON of a report that a run or `write_report` left.
 
         Raises:
             GammaRegError: if a field is missing or a role is unknown.
         """
         try:
-            gammas: Iterable[Gamma] = [Gamma(**{**row, "role": Role(row["role"])}) for row in data["gammas"]]
-            return cls(gammas=tuple(gammas), source=data["source"], not_gammas=dict(data.get("not_gammas", {})))
+            rows = [{option.name: row[option.name] for option in fields(Gamma)} for row in data["gammas"]]
+            gammas = tuple(Gamma(**row | {"role": Role(row["role"])}) for row in rows)
+            return cls(gammas=gammas, source=data["source"], not_gammas=dict(data.get("not_gammas", {})))
         except (KeyError, TypeError, ValueError) as error:
             raise GammaRegError(
-                f"Expected the dictionary that GammaMap.to_dict() makes, found one that does not fit ({error}). "
-                "Write it again with this version of hf_gammareg."
+                "Expected the dictionary that GammaMap.to_dict() makes, or the JSON of a gamma_report.json, found one "
+                f"that does not fit ({type(error).__name__}: {error}). Write it again with this version of hf_gammareg."
             ) from error
 
     def __str__(self) -> str:

@@ -1,11 +1,14 @@
 """Tiny networks, one per hazard, and what each declares of its gammas."""
 
+import pickle
+from dataclasses import FrozenInstanceError
+
 import pytest
 import torch
 from tiny import NETWORKS, build, honest, mechanics, roles_of, written
 from torch import nn
 
-from hf_gammareg import GammaMap, find_gammas
+from hf_gammareg import GammaMap, GammaRegError, find_gammas
 from hf_gammareg.decay.policy import decide
 
 WORDS = {"exact", "rough", "input", "output", "zero"}
@@ -130,6 +133,38 @@ def test_a_tensor_on_a_fixed_device_does_not_break_meta(inputs):
 def test_map_survives_json():
     found = roles_of(written.EvoNorm)
     assert GammaMap.from_dict(found.to_dict()) == found
+
+
+def test_a_map_behaves_like_a_mapping():
+    found = roles_of(written.EvoNorm)
+    names = list(found.names)
+    assert list(found.keys()) == names
+    assert dict(found) == dict(found.items()) == {gamma.name: gamma for gamma in found}
+    assert list(found.values()) == list(found)
+    assert all(name in found and found[name] in found and found.get(name) is found[name] for name in names)
+    assert ("nothing" in found, found.get("nothing"), found.get("nothing", 1)) == (False, None, 1)
+    for caught in (KeyError, GammaRegError):
+        with pytest.raises(caught, match=r"^Expected the name of a gamma of this model, found 'nothing'\. It has"):
+            found["nothing"]
+    assert hash(found) == hash(pickle.loads(pickle.dumps(found)))
+    with pytest.raises(FrozenInstanceError):
+        found.source = "elsewhere"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda d: d.pop("source"),
+        lambda d: d["gammas"][0].pop("exact"),
+        lambda d: d["gammas"][0].update(role="boss"),
+        lambda d: d.update(gammas=None),
+    ],
+)
+def test_a_map_that_does_not_fit_is_one_clear_error(spoil):
+    data = roles_of(written.EvoNorm).to_dict()
+    spoil(data)
+    with pytest.raises(GammaRegError, match=r"Expected the dictionary that GammaMap\.to_dict\(\) makes"):
+        GammaMap.from_dict(data)
 
 
 def test_most_protective_use_wins():
