@@ -26,6 +26,8 @@ class Ablation:
     """The strength that the verdicts are about."""
     last_inits: list[float] = field(default_factory=list)
     """What the gains of role `last` start at; the verdicts are about the first. Empty: they stay as they are made."""
+    comparisons: list[str] = field(default_factory=list)
+    """Pairs of arms, such as `guidelines - none`, whose differences count; named before the first run."""
     measurements: int = 5
     """How often a run is looked at, apart from its start."""
     probe_examples: int = 256
@@ -90,6 +92,8 @@ def _is_of(value: Any, kind: Any) -> bool:
         return isinstance(value, list) and all(_is_of(entry, int) for entry in value)
     if kind == list[float]:
         return isinstance(value, list) and all(_is_of(entry, float) for entry in value)
+    if kind == list[str]:
+        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if kind is int:
