@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from hf_gammareg import find_gammas, verify
-from hf_gammareg.inputs.sources import load_source, model_from_config
+from hf_gammareg.inputs.libraries import model_from_config
+from hf_gammareg.inputs.sources import load_source
 from hf_gammareg.model.whole import build_on
 from hf_gammareg.roles.measure import sample
 

@@ -84,7 +84,8 @@ def _analysed(source: str, model: Any) -> dict[str, Any]:
 
 def build(source: str, device: str) -> Any:
     """A model of the zoo, those of transformers with two layers, in train mode."""
-    from hf_gammareg.inputs.sources import load_source, model_from_config
+    from hf_gammareg.inputs.libraries import model_from_config
+    from hf_gammareg.inputs.sources import load_source
     from hf_gammareg.model.whole import build_on
 
     family, _, name = source.partition("/")

@@ -5,7 +5,7 @@ import torch
 from tiny_configs import model_types, tiny_config
 
 from hf_gammareg.inputs.derive import example_inputs
-from hf_gammareg.inputs.sources import model_from_config
+from hf_gammareg.inputs.libraries import model_from_config
 from hf_gammareg.model.known import KnownIntegers
 from hf_gammareg.model.whole import build_on
 

@@ -84,7 +84,10 @@ def test_local_folder_of_timm(tmp_path):
         ("torchvision/resnet81", ["torchvision", "resnet18"]),
         ("resnet18", ["timm/NAME", "'resnet18'", "Did you mean timm/resnet18"]),
         ("bert", ["transformers/bert"]),
-        ("a/b/c", ["timm/NAME", "'a/b/c'"]),
+        ("a/b/c", ["timm/NAME", "nothing at 'a/b/c'"]),
+        ("./bert", ["nothing at './bert'", "Check the path"]),
+        ("~/nosuchdir", ["nothing at '~/nosuchdir'"]),
+        ("weights.gguf", ["nothing at 'weights.gguf'"]),
         ("timm/", ["timm/NAME"]),
         ("", ["timm/NAME"]),
         ("not a/model id", ["not a/model id"]),
@@ -103,6 +106,53 @@ def test_folder_without_a_usable_configuration(tmp_path, content):
         (tmp_path / "config.json").write_text(content)
     with pytest.raises(GammaRegError, match="Expected"):
         load_source(str(tmp_path))
+
+
+STOCK = {"model_type": "bert", "num_hidden_layers": 1}
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (
+            {"auto_map": {"AutoModel": "modeling.MyBert"}, "architectures": ["BertModel"]},
+            "'modeling.MyBert' in auto_map",
+        ),
+        ({"architectures": ["MyBertForNothing"]}, "found 'MyBertForNothing'"),
+        ({"hidden_size": "many"}, "'hidden_size'.*many"),
+        ({"hidden_size": 30, "num_attention_heads": 4}, "not a multiple of the number of attention heads"),
+    ],
+)
+def test_never_another_model_in_silence(tmp_path, config, words):
+    (tmp_path / "config.json").write_text(json.dumps(STOCK | config))
+    with pytest.raises(GammaRegError, match=rf"^Expected .*{words}"):
+        load_source(str(tmp_path))
+
+
+def test_code_for_anything_but_the_model_does_not_matter(tmp_path):
+    config = STOCK | {"auto_map": {"AutoTokenizer": ["tokens.MyTokenizer", None]}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert type(load_source(str(tmp_path / "config.json")).model).__name__ == "BertForSequenceClassification"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("model.gguf", "", r"quantised weights \(GGUF\)"),
+        ("model.safetensors", "", "found weights"),
+        ("last.ckpt", "", "a checkpoint of Lightning"),
+        ("notes.txt", "", "found a file"),
+        ("folder/last.ckpt", "", "found 'last.ckpt'.*LightningModule"),
+        ("folder/adapter_config.json", '{"base_model_name_or_path": "google/vit"}', "adapter of PEFT.*google/vit"),
+        ("folder/adapter_config.json", "{", "adapter of PEFT.*the model that it was trained on"),
+    ],
+)
+def test_what_is_no_configuration_is_named(tmp_path, name, content, words):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    with pytest.raises(GammaRegError, match=words):
+        load_source(str(path if path.parent == tmp_path else path.parent))
 
 
 def test_hub_out_of_reach(monkeypatch, tmp_path):
