@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 
 from torch import nn
 
@@ -130,7 +131,8 @@ def policy_name(policy: Policy) -> str:
     'last,absorbed'
     """
     if callable(policy):
-        return policy.__name__
+        rule = policy.func if isinstance(policy, partial) else policy
+        return getattr(rule, "__name__", type(rule).__name__)
     return policy if isinstance(policy, str) else ",".join(policy)
 
 
@@ -155,9 +157,15 @@ def decide(
         `{parameter name: decays}` in model order.
 
     Raises:
-        GammaRegError: unknown policy or role; a pattern that matches no gamma; a gamma matched by both lists.
+        GammaRegError: unknown policy or role; a rule that names what is no gamma; a pattern that matches none; a gamma
+            matched by both lists.
     """
-    chosen = find_rule(policy)(gammas, model)
+    chosen = set(find_rule(policy)(gammas, model))
+    if strays := chosen - set(gammas.names):
+        raise GammaRegError(
+            f"Expected the policy to name gammas of this model, found {some(strays)}. It has {some(gammas.names)}; let "
+            "the rule return some of gammas.names."
+        )
     forced_in, forced_out = (
         _matches(gammas, gamma_decay, "gamma_decay"),
         _matches(gammas, gamma_no_decay, "gamma_no_decay"),

@@ -1,5 +1,7 @@
 """Policies: from roles to decisions."""
 
+from functools import partial
+
 import pytest
 import timm
 import timm.optim
@@ -21,6 +23,10 @@ def one_of_each_role() -> GammaMap:
     return GammaMap(gammas=tuple(gammas), source="by hand")
 
 
+def of_role(role, gammas, model):
+    return {gamma.name for gamma in gammas.by_role(role)}
+
+
 def decayed(policy, **patterns) -> list[str]:
     decisions = decide(one_of_each_role(), MODEL, policy, **patterns)
     assert list(decisions) == list(one_of_each_role().names)
@@ -38,6 +44,9 @@ def decayed(policy, **patterns) -> list[str]:
         (["final", "unknown"], ["unknown", "final"]),
         ([Role.SHORTCUT], ["shortcut"]),
         (lambda gammas, model: {"gate.weight"}, ["gate"]),
+        (lambda gammas, model: ["gate.weight"], ["gate"]),
+        (partial(of_role, "trunk"), ["trunk"]),
+        ((role for role in ("last", "gate")), ["last", "gate"]),
     ],
 )
 def test_policy_decays_these_roles(policy, expected):
@@ -67,12 +76,23 @@ def test_gamma_in_both_lists_raises():
         decayed("guidelines", gamma_decay=["la*"], gamma_no_decay=["*t.weight"])
 
 
-def test_policy_name_is_one_string():
-    assert [policy_name(policy) for policy in ("all", ["last", Role.GATE], POLICIES["none"])] == [
-        "all",
-        "last,gate",
-        "none",
-    ]
+@pytest.mark.parametrize(
+    ("policy", "name"),
+    [
+        ("all", "all"),
+        (["last", Role.GATE], "last,gate"),
+        ((role for role in ("last", "gate")), "last,gate"),
+        (POLICIES["none"], "none"),
+        (partial(of_role, "trunk"), "of_role"),
+    ],
+)
+def test_policy_name_is_one_string(policy, name):
+    assert policy_name(policy) == name
+
+
+def test_a_rule_that_names_what_is_no_gamma_raises():
+    with pytest.raises(GammaRegError, match=r"found 'fc\.weight'\. It has 'absorbed\.weight'"):
+        decide(one_of_each_role(), MODEL, lambda gammas, model: {"last.weight", "fc.weight"})
 
 
 def test_trainer_policy_is_what_trainer_does():
