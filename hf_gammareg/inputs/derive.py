@@ -1,7 +1,8 @@
-"""Example inputs of transformers models: a batch made from the configuration and the signature of `forward`."""
+"""From any model to its inputs: what the caller passes, or else what the model says of itself."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 from collections.abc import Mapping
@@ -16,9 +17,93 @@ from hf_gammareg.errors import GammaRegError
 from hf_gammareg.inputs.arguments import ARGUMENTS, OPTIONAL, SPECIAL
 from hf_gammareg.inputs.batch import Inputs, underivable
 from hf_gammareg.inputs.facts import Facts, read_facts
-from hf_gammareg.inputs.vision import _timm_config, _timm_inputs, _torchvision_inputs
+from hf_gammareg.inputs.vision import has_input_size, of_torchvision, timm_inputs, torchvision_inputs
 from hf_gammareg.model.known import KnownIntegers
 from hf_gammareg.model.whole import placement, unwrapped
+
+
+def arguments(model: nn.Module, example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of a forward pass, from any form of `example_inputs`."""
+    if example_inputs is None:
+        return derive_inputs(model)
+    if isinstance(example_inputs, torch.Tensor):
+        return (example_inputs,), {}
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    if isinstance(example_inputs, tuple | list):
+        pair = (
+            len(example_inputs) == 2 and isinstance(example_inputs[0], tuple) and isinstance(example_inputs[1], Mapping)
+        )
+        return (example_inputs[0], dict(example_inputs[1])) if pair else (tuple(example_inputs), {})
+    raise GammaRegError(
+        "Expected `example_inputs` to be a tensor, a tuple of positional arguments, a dictionary of keyword arguments "
+        f"or a pair of both, found {type(example_inputs).__name__}. Pass what you would pass to the model."
+    )
+
+
+def derive_inputs(model: nn.Module, device: torch.device | str | None = None) -> Inputs:
+    """Make a small batch that `model` accepts, from its own configuration.
+
+    Models of timm (their `pretrained_cfg`), transformers (their configuration and the signature of `forward`) and
+    torchvision are known, and a module around one of them that takes what it takes, such as a task for distillation.
+    Nothing is computed, neither timm nor transformers is imported for a model that does not come from them, and no
+    random number generator moves.
+
+    Example:
+        >>> import timm
+        >>> args, kwargs = derive_inputs(timm.create_model("resnet18"))
+        >>> args[0].shape
+        torch.Size([2, 3, 224, 224])
+
+    Args:
+        model: a module; the batch has the floating point type of its parameters.
+        device: where the batch lies; default: where the parameters do, or on the CPU where these are on
+            `meta`: there a batch would have no values, and a model may ask for those of its integers.
+
+    Returns:
+        `(args, kwargs)` for `model(*args, **kwargs)`: 2 examples.
+
+    Raises:
+        GammaRegError: if the model does not say what it takes.
+    """
+    inner = unwrapped(model)
+    if device is None and placement(inner)[0].type == "meta":
+        device = "cpu"
+    if says_inputs(inner):
+        return _own_inputs(inner, device)
+    parts = [part for part in inner.children() if says_inputs(part)]
+    if len(parts) == 1:
+        args, kwargs = _own_inputs(parts[0], device)
+        with contextlib.suppress(TypeError):  # its forward takes something else
+            inspect.signature(inner.forward).bind(*args, **kwargs)
+            return args, kwargs
+    raise GammaRegError(
+        f"Expected a model of timm, transformers or torchvision, whose inputs can be derived, found "
+        f"{type(inner).__module__}.{type(inner).__qualname__}. Pass example_inputs: a tensor, a tuple of "
+        "arguments, or a dictionary of keyword arguments that the model's forward takes."
+    )
+
+
+def says_inputs(model: nn.Module) -> bool:
+    """Whether a module itself says what it takes."""
+    return _of_transformers(model) or has_input_size(model) or of_torchvision(model)
+
+
+def _own_inputs(model: nn.Module, device: torch.device | str | None) -> Inputs:
+    if _of_transformers(model):
+        return (), transformers_inputs(model, device)
+    own, dtype = placement(model)
+    device = own if device is None else torch.device(device)
+    return (timm_inputs if has_input_size(model) else torchvision_inputs)(model, device, dtype)
+
+
+def _of_transformers(model: nn.Module) -> bool:
+    # Without importing transformers for a model that does not come from it.
+    bases = type(model).__mro__
+    return any(base.__name__ == "PreTrainedModel" and base.__module__.startswith("transformers.") for base in bases)
+
+
+# --- transformers ---------------------------------------------------------------------------------------------------
 
 
 def transformers_inputs(model: nn.Module, device: torch.device | str | None = None) -> dict[str, Any]:
@@ -145,76 +230,3 @@ def _meta_copy(model: nn.Module) -> Any:
         on_meta = tensor.detach().to("meta")
         memo[id(tensor)] = nn.Parameter(on_meta, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else on_meta
     return copy.deepcopy(model, memo)
-
-
-def example_inputs(model: nn.Module, device: torch.device | str | None = None) -> Inputs:
-    """Make a small batch that `model` accepts, from its own configuration.
-
-    Models of timm (their `pretrained_cfg`), transformers (their configuration and the signature of
-    `forward`) and torchvision are known. Nothing is computed, neither timm nor transformers is imported
-    for a model that does not come from them, and no random number generator moves.
-
-    Example:
-        >>> import timm
-        >>> args, kwargs = example_inputs(timm.create_model("resnet18"))
-        >>> args[0].shape
-        torch.Size([2, 3, 224, 224])
-
-    Args:
-        model: a module; the batch has the floating point type of its parameters.
-        device: where the batch lies; default: where the parameters do, or on the CPU where these are on
-            `meta`: there a batch would have no values, and a model may ask for those of its integers.
-
-    Returns:
-        `(args, kwargs)` for `model(*args, **kwargs)`: 2 examples.
-
-    Raises:
-        GammaRegError: if the model does not say what it takes.
-    """
-    inner = unwrapped(model)
-    if device is None and placement(inner)[0].type == "meta":
-        device = "cpu"
-    if _descends_from(inner, "transformers", "PreTrainedModel"):
-        from hf_gammareg.inputs.derive import transformers_inputs
-
-        return (), transformers_inputs(inner, device)
-    if isinstance(_timm_config(inner).get("input_size"), tuple | list):
-        return _timm_inputs(inner, *_at(inner, device))
-    if type(inner).__module__.startswith("torchvision.models."):
-        return _torchvision_inputs(inner, *_at(inner, device))
-    raise GammaRegError(
-        f"Expected a model of timm, transformers or torchvision, whose inputs can be derived, found "
-        f"{type(inner).__module__}.{type(inner).__qualname__}. Pass example_inputs: a tensor, a tuple of "
-        "arguments, or a dictionary of keyword arguments that the model's forward takes."
-    )
-
-
-def _descends_from(model: nn.Module, package: str, name: str) -> bool:
-    """Whether a class of this name and package is among the model's bases, without importing the package."""
-    return any(base.__name__ == name and base.__module__.startswith(f"{package}.") for base in type(model).__mro__)
-
-
-def _at(model: nn.Module, device: torch.device | str | None) -> tuple[torch.device, torch.dtype]:
-    own, dtype = placement(model)
-    return (own if device is None else torch.device(device)), dtype
-
-
-def arguments(model: nn.Module, example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments of a forward pass, from any form of `example_inputs`."""
-    if example_inputs is None:
-        from hf_gammareg.inputs.derive import example_inputs as make
-
-        return make(model)
-    if isinstance(example_inputs, torch.Tensor):
-        return (example_inputs,), {}
-    if isinstance(example_inputs, Mapping):
-        return (), dict(example_inputs)
-    if isinstance(example_inputs, tuple | list):
-        pair = (
-            len(example_inputs) == 2 and isinstance(example_inputs[0], tuple) and isinstance(example_inputs[1], Mapping)
-        )
-        return (example_inputs[0], dict(example_inputs[1])) if pair else (tuple(example_inputs), {})
-    raise GammaRegError(
-        "Expected `example_inputs` to be a tensor, a tuple of positional arguments, a dictionary of keyword arguments "
-        f"or a pair of both, found {type(example_inputs).__name__}. Pass what you would pass to the model."
-    )

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from hf_gammareg.errors import GammaRegError, some
-from hf_gammareg.inputs.derive import example_inputs
+from hf_gammareg.inputs.derive import derive_inputs
 from hf_gammareg.inputs.libraries import (
     YOUR_OWN,
     from_timm,
@@ -93,7 +93,7 @@ def load_source(source: str, device: str = "meta") -> Source:
                 "Build the model yourself and pass it to find_gammas."
             ) from error
         return load_source(source, "cpu")
-    args, kwargs = example_inputs(model)
+    args, kwargs = derive_inputs(model)
     return Source(name=source, model=model, args=args, kwargs=kwargs)
 
 

@@ -1,4 +1,4 @@
-"""Example inputs of a model, made from what the model itself says."""
+"""Example inputs of timm's and torchvision's models, made from what a model says of itself."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ def _timm_config(model: nn.Module) -> dict[str, Any]:
     return {}
 
 
-def _timm_inputs(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Inputs:
+def has_input_size(model: nn.Module) -> bool:
+    """Whether a model has timm's configuration with the size of its input."""
+    return isinstance(_timm_config(model).get("input_size"), tuple | list)
+
+
+def timm_inputs(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Inputs:
     """Images of the size the checkpoint was made for, unless the live model was built for another."""
     config = _timm_config(model)
     channels, height, width = config["input_size"]
@@ -33,7 +38,9 @@ def _timm_inputs(model: nn.Module, device: torch.device, dtype: torch.dtype) -> 
             height, width = size
             break
     channels = _timm_channels(model, config) or channels
-    return (values((BATCH, channels, height, width), device, dtype),), {}
+    # Norms with a part of the batch each (timm's --split-bn) are all reached where each part has examples.
+    parts = max((getattr(module, "num_splits", 1) for module in model.modules()), default=1)
+    return (values((BATCH * parts, channels, height, width), device, dtype),), {}
 
 
 def _timm_channels(model: nn.Module, config: dict[str, Any]) -> int | None:
@@ -52,6 +59,12 @@ def _timm_channels(model: nn.Module, config: dict[str, Any]) -> int | None:
 
 # --- torchvision --------------------------------------------------------------------------------------------------
 
+
+def of_torchvision(model: nn.Module) -> bool:
+    """Whether a model's class is torchvision's."""
+    return type(model).__module__.startswith("torchvision.models.")
+
+
 _VIDEO = {"MViT": (3, 16, 224, 224), "SwinTransformer3d": (3, 16, 224, 224), "VideoResNet": (3, 16, 112, 112)} | {
     "S3D": (3, 16, 224, 224)
 }
@@ -59,7 +72,8 @@ _IMAGE = {"Inception3": (3, 299, 299), "QuantizableInception3": (3, 299, 299)}
 _DETECTION = ("FasterRCNN", "MaskRCNN", "KeypointRCNN", "RetinaNet", "FCOS", "SSD")
 
 
-def _torchvision_inputs(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Inputs:
+def torchvision_inputs(model: nn.Module, device: torch.device, dtype: torch.dtype) -> Inputs:
+    """Images, videos, pairs of images, or images with targets, by the class of the model."""
     name = type(model).__name__
     if name in _DETECTION:
         images = [values((3, 224, 224), device, dtype) for _ in range(BATCH)]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny_configs import model_types, tiny_config
 
-from hf_gammareg.inputs.derive import example_inputs
+from hf_gammareg.inputs.derive import derive_inputs
 from hf_gammareg.inputs.libraries import model_from_config
 from hf_gammareg.model.known import KnownIntegers
 from hf_gammareg.model.whole import build_on
@@ -34,7 +34,7 @@ def built(model_type):
 )
 def test_arguments_and_a_forward_pass(model_type, names):
     model = built(model_type)
-    _, kwargs = example_inputs(model)
+    _, kwargs = derive_inputs(model)
     assert set(kwargs) == names
     floats = {
         n: v.to("meta") if isinstance(v, torch.Tensor) and v.is_floating_point() else v for n, v in kwargs.items()
@@ -45,7 +45,7 @@ def test_arguments_and_a_forward_pass(model_type, names):
 
 def test_as_many_image_tokens_as_image_features():
     model = built("qwen2_vl")
-    _, kwargs = example_inputs(model)
+    _, kwargs = derive_inputs(model)
     # Two images of 4 x 4 patches, of which the model merges 2 x 2 into one token.
     assert (kwargs["input_ids"] == model.config.image_token_id).sum().item() == 2 * 4
     assert (kwargs["mm_token_type_ids"].bool() == (kwargs["input_ids"] == model.config.image_token_id)).all()
@@ -54,15 +54,15 @@ def test_as_many_image_tokens_as_image_features():
 def test_an_image_whose_features_do_not_fit_is_left_out():
     config = tiny_config("qwen2_vl")
     config.vision_config.hidden_size = config.text_config.hidden_size + 128
-    _, kwargs = example_inputs(build_on(lambda: model_from_config(config), "meta"))
+    _, kwargs = derive_inputs(build_on(lambda: model_from_config(config), "meta"))
     assert set(kwargs) == {"input_ids", "mm_token_type_ids", "use_cache"}
 
 
 def test_one_row_where_the_model_refuses_more():
-    assert example_inputs(built("gpt2"))[1]["input_ids"].shape[0] == 1
+    assert derive_inputs(built("gpt2"))[1]["input_ids"].shape[0] == 1
     config = tiny_config("gpt2")
     config.pad_token_id = 0
-    assert example_inputs(build_on(lambda: model_from_config(config), "meta"))[1]["input_ids"].shape[0] == 2
+    assert derive_inputs(build_on(lambda: model_from_config(config), "meta"))[1]["input_ids"].shape[0] == 2
 
 
 def test_two_layers_of_each_kind_and_more_than_three_hundred_model_types():
