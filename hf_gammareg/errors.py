@@ -1,5 +1,7 @@
-"""The one exception that bad input raises, worded: what was expected, what was found, what to do."""
+"""The one exception that bad input raises (what was expected, what was found, what to do), and one way to warn."""
 
+import sys
+import warnings
 from collections.abc import Iterable
 
 
@@ -23,3 +25,11 @@ def some(names: Iterable[object], limit: int = 5) -> str:
     head = ", ".join(repr(name) for name in ordered[:limit])
     rest = len(ordered) - limit
     return f"{head} and {rest} more" if rest > 0 else head or "none"
+
+
+def warn(text: str) -> None:
+    """Warn at the line that called this library, however deep inside it the reason was found."""
+    depth, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "hf_gammareg":
+        depth, frame = depth + 1, frame.f_back
+    warnings.warn(text, stacklevel=depth)

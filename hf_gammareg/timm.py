@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
@@ -13,9 +12,10 @@ from torch.optim import Optimizer
 
 from hf_gammareg.decay.groups import apply_lr_scale, param_groups
 from hf_gammareg.decay.policy import Policy
-from hf_gammareg.errors import GammaRegError
+from hf_gammareg.errors import GammaRegError, warn
 from hf_gammareg.model.layouts import Group
 from hf_gammareg.resume.matching import match_by_name
+from hf_gammareg.roles.find import find_gammas
 from hf_gammareg.roles.gammas import GammaMap
 
 __all__ = ["create_optimizer", "create_optimizer_v2", "param_group_fn"]
@@ -77,7 +77,8 @@ def create_optimizer_v2(
 
     Args:
         model_or_params: a model, not yet wrapped or sharded. Parameters or groups in place of a model have no
-            graph, so they go to timm as they are, with a warning.
+            graph, so they go to timm as they are, with a warning (without one if `param_groups` made them); so do the
+            groups that timm makes of a model that does not say what it takes.
         opt: timm's name of the optimizer, such as `adamw`, `muon`, `lookahead_sgd`.
         policy: which gammas decay (see `hf_gammareg.param_groups`); `"timm"` leaves the groups as they are.
         gamma_weight_decay: a strength of its own for the gammas that decay; default: `weight_decay`.
@@ -96,7 +97,8 @@ def create_optimizer_v2(
 
     Raises:
         GammaRegError: an unknown policy, a strength that is negative or not finite, a pattern that matches nothing,
-            another `lr_scale`, or any of these options together with parameters in place of a model.
+            another `lr_scale`, or any of these options where there are no roles: for parameters in place of a model, or
+            a model that does not say what it takes.
     """
     if lr_scale not in ("scheduler", "lr"):
         raise GammaRegError(
@@ -111,7 +113,13 @@ def create_optimizer_v2(
     }
     settings = {"lr": lr, "momentum": momentum, "foreach": foreach, **kwargs}
     if not isinstance(model_or_params, nn.Module):
-        _check_no_wish(gamma_options)
+        model_or_params = list(model_or_params)
+        if not all(isinstance(entry, dict) and "param_names" in entry for entry in model_or_params):  # ours have names
+            _check_no_wish(
+                gamma_options,
+                "Expected a model, whose graph tells the gammas' roles, found parameters or groups of them. Pass the "
+                "model, or make the groups with hf_gammareg.param_groups(model, ..., groups=your_groups).",
+            )
         optimizer = _timm_create_optimizer_v2(model_or_params, opt, weight_decay=weight_decay, **settings)
         return _scaled(optimizer, lr_scale)
     gamma_options |= {"example_inputs": example_inputs, "gammas": gammas}
@@ -214,8 +222,17 @@ def _place(
     weight_decay: float,
     *,
     policy: Policy,
+    gammas: GammaMap | None,
+    example_inputs: Any,
     **options: Any,
 ) -> list[Group]:
+    if gammas is None:
+        try:
+            gammas = find_gammas(model, example_inputs)
+        except GammaRegError as error:  # a module that says nothing of its inputs
+            _check_no_wish({"policy": policy, "example_inputs": example_inputs, **options}, str(error))
+            gammas = GammaMap(gammas=(), source=f"none: {error}")
+    options["gammas"] = gammas
     if policy == "timm":
         # What timm made of this very call (`filter_bias_and_bn=False`, the caller's own groups), not of its defaults.
         decayed = {id(p) for group in groups if group.get("weight_decay", weight_decay) for p in group["params"]}
@@ -244,16 +261,9 @@ def _listed(group: Group) -> list[Any]:
     return [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
 
 
-def _check_no_wish(options: dict[str, Any]) -> None:
-    wished = sorted(name for name, value in options.items() if value not in (None, (), [], "guidelines"))
+def _check_no_wish(options: dict[str, Any], problem: str) -> None:
+    """Raise where there are no roles and the caller asked for more than the default; else warn that timm decides."""
+    wished = sorted(name for name, value in options.items() if value not in (None, (), [], "guidelines", "timm"))
     if wished:
-        raise GammaRegError(
-            f"Expected a model, whose graph tells the gammas' roles, found parameters or groups of them together with "
-            f"{', '.join(wished)}. Pass the model, or make the groups with hf_gammareg.param_groups(model, ..., "
-            "groups=your_groups)."
-        )
-    warnings.warn(
-        "hf_gammareg was given parameters in place of a model: they have no graph, so no policy applies, and timm "
-        "gets them as they are. Pass the model, or groups from hf_gammareg.param_groups(model, ...).",
-        stacklevel=3,
-    )
+        raise GammaRegError(f"{problem} Without it there is no way to honour {', '.join(wished)}.")
+    warn(f"{problem} Until then no policy applies, and timm decides which gammas decay.")

@@ -8,7 +8,7 @@ import timm.optim
 import torch
 from torch import nn
 
-from hf_gammareg import find_gammas
+from hf_gammareg import find_gammas, param_groups
 from hf_gammareg import timm as ours
 from hf_gammareg.decay.policy import decide
 from hf_gammareg.errors import GammaRegError
@@ -151,12 +151,35 @@ def test_roles_are_found_where_none_are_given():
 
 def test_parameters_pass_through_with_a_warning():
     model, other = build("test_resnet"), build("test_resnet")
-    with pytest.warns(UserWarning, match="parameters in place of a model"):
+    with pytest.warns(UserWarning, match=r"found parameters or groups.*timm decides") as warned:
         optimizer = ours.create_optimizer_v2(model.parameters(), "adamw", weight_decay=0.05)
+    assert [warning.filename for warning in warned] == [__file__]
     assert named(optimizer, model) == named(
         timm.optim.create_optimizer_v2(other.parameters(), "adamw", weight_decay=0.05), other
     )
     assert "param_names" not in optimizer.param_groups[0]
+
+
+def test_groups_that_param_groups_made_are_taken_without_a_word():
+    model = build("test_resnet")
+    groups = param_groups(model, 0.05)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        optimizer = ours.create_optimizer_v2(groups, "adamw", lr=1e-3)
+    assert [group["param_names"] for group in optimizer.param_groups] == [group["param_names"] for group in groups]
+
+
+def test_a_module_that_says_nothing_of_its_inputs_gets_the_groups_of_timm():
+    model = nn.Sequential(nn.Linear(2, 2), nn.LayerNorm(2))
+    with pytest.warns(UserWarning, match=r"Pass example_inputs.*timm decides which gammas decay") as warned:
+        found = named(ours.create_optimizer_v2(model, "adamw", weight_decay=0.05), model)
+    assert [warning.filename for warning in warned] == [__file__]
+    plain = named(timm.optim.create_optimizer_v2(model, "adamw", weight_decay=0.05), model)
+    assert {name: group["weight_decay"] for name, group in found.items()} == {
+        name: group["weight_decay"] for name, group in plain.items()
+    }
+    with pytest.raises(GammaRegError, match=r"Pass example_inputs.*no way to honour policy"):
+        ours.create_optimizer_v2(model, "adamw", weight_decay=0.05, policy="all")
 
 
 @pytest.mark.parametrize("wish", [{"policy": "all"}, {"gamma_weight_decay": 0.1}, {"gamma_decay": ["*"]}])

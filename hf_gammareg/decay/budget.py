@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hf_gammareg.decay.optimizers import DecayKind, DecayRule, base_optimizer, decay_rule, unwrapped_optimizer
 from hf_gammareg.decay.schedule import given_settings, is_timm_scheduler, planned_settings
-from hf_gammareg.errors import GammaRegError
+from hf_gammareg.errors import GammaRegError, warn
 from hf_gammareg.model.names import canonical_name
 
 NEGLIGIBLE = 0.99
@@ -189,11 +188,10 @@ def decay_budget(
 
 def _warn_of_lr_scale(optimizer: Any, scheduler: Any) -> None:
     if any(group.get("lr_scale", 1.0) != 1.0 for group in optimizer.param_groups):
-        warnings.warn(
+        warn(
             f"The optimizer's groups carry `lr_scale` (layer-wise decay), which only timm's schedulers apply: under "
             f"{type(scheduler).__name__} it has no effect. Call hf_gammareg.apply_lr_scale(optimizer) before making "
-            "the scheduler.",
-            stacklevel=3,
+            "the scheduler."
         )
 
 

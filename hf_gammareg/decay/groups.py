@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from torch import distributed, nn
 
 from hf_gammareg.decay.policy import Policy, decide
-from hf_gammareg.errors import GammaRegError, some
+from hf_gammareg.errors import GammaRegError, some, warn
 from hf_gammareg.model.layouts import Group
 from hf_gammareg.model.names import by_canonical_name, canonical_name
 from hf_gammareg.roles.find import find_gammas
@@ -66,7 +65,7 @@ def param_groups(
         gammas = find_gammas(model, example_inputs)
     decays = decide(gammas, model, policy, gamma_decay=gamma_decay, gamma_no_decay=gamma_no_decay)
     if doubt := unknown_text(gammas, decays):
-        warnings.warn(doubt, stacklevel=2)
+        warn(doubt)
     if groups is None:
         groups = [{"params": [p for p in model.parameters() if p.requires_grad], "weight_decay": weight_decay}]
     return place_gammas(groups, model, decays, weight_decay=weight_decay, gamma_weight_decay=gamma_weight_decay)

@@ -238,7 +238,7 @@ def closing_lines(gammas: GammaMap, decays: Mapping[str, bool] | None = None) ->
         words = ("multiplies", "its gain") if len(centred) == 1 else ("multiply", "their gains")
         lines.append(f"{_plural(len(centred))} {words[0]} by 1 + w: decay pulls {words[1]} to 1, not to 0.")
     if doubt := unknown_text(gammas, decays):
-        lines.append(doubt)
+        lines.append(f"WARNING: {doubt}")
     return lines
 
 
@@ -254,7 +254,7 @@ def unknown_text(gammas: GammaMap, decays: Mapping[str, bool] | None = None) -> 
     decayed = sum(decays[gamma.name] for gamma in unknown) if decays is not None else 0
     fate = f"{decayed} of them decay" if decayed else "none of them decays"
     more = f" and {len(others)} other reasons" if len(others) > 1 else " and another reason" if others else ""
-    return f"WARNING: {_plural(len(unknown))} of unknown role ({shortened(reason, 200).rstrip('.')}{more}): {fate}."
+    return f"{_plural(len(unknown))} of unknown role ({shortened(reason, 200).rstrip('.')}{more}): {fate}."
 
 
 def _counts(gammas: Iterable[Gamma]) -> str:

@@ -50,7 +50,7 @@ def summary_line(
         parts.append(f"{frozen} more are frozen")
     if not gammas.source.startswith(("export", "none")):
         parts.append(f"roles from {gammas.source}")
-    return "; ".join(parts) + "." + (f" {doubt}" if (doubt := unknown_text(gammas, decays)) else "")
+    return "; ".join(parts) + "." + (f" WARNING: {doubt}" if (doubt := unknown_text(gammas, decays)) else "")
 
 
 def gamma_rows(gammas: GammaMap, decays: Mapping[str, bool]) -> list[dict[str, Any]]:
