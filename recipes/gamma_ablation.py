@@ -91,7 +91,7 @@ def report(
     """Write cards and plots, and a README's table, from the JSON lines alone."""
     texts = {folder / "README.md": card_text(read_results(folder), folder.name) for folder in folders}
     if readme is not None:
-        texts[readme] = with_headline(readme.read_text(encoding="utf-8"), headline(folders))
+        texts[readme] = with_headline(readme.read_text(encoding="utf-8"), headline(folders, readme.parent))
     wrong = [str(path) for path, text in texts.items() if not write_or_compare(path, text, check)]
     for path in wrong:
         print(f"{path}: not what the runs say")

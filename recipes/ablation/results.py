@@ -1,5 +1,6 @@
 """What is told of an ablation: a model card beside the JSON lines, and the table of a README."""
 
+import os
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -226,13 +227,19 @@ def _settings(config: Ablation) -> dict[str, Any]:
     return found
 
 
-def headline(folders: list[Path]) -> str:
-    """The table of a README: every role of every network, with both verdicts, and what went against the guidelines."""
+def headline(folders: list[Path], beside: Path) -> str:
+    """The table of a README: every role of every network, with both verdicts, and what went against the guidelines.
+
+    Args:
+        folders: of results.
+        beside: the README's folder; the table's links start there.
+    """
     rows, said = [], []
     for folder in folders:
         results = read_results(folder)
         said.append(f"- {results.config.title} ({cell_name(results.main)}): {against(results, 'eval_accuracy')}")
-        link = f"[{results.config.title}]({folder.parent.name}/{folder.name}), {results.seeds} seeds"
+        place = Path(os.path.relpath(folder, beside)).as_posix()
+        link = f"[{results.config.title}]({place}), {results.seeds} seeds"
         rows += [[link if number == 0 else "", *row] for number, row in enumerate(role_rows(results))]
     return "\n".join([table(["network", "role", *ROLE_HEADER], rows), "", *said])
 

@@ -342,7 +342,7 @@ def test_bad_results_are_one_clear_error(tmp_path, call):
 
 
 def test_every_number_in_cards_and_readme_follows_from_the_runs(call):
-    status, said, _ = call("report", *KEPT, "--readme", ROOT / "README.md", "--check")
+    status, said, _ = call("report", *KEPT, "--readme", ROOT / "model_cards" / "README.md", "--check")
     assert (status, said) == (0, f"{len(KEPT) + 1} of {len(KEPT) + 1} texts are what the runs say\n")
 
 
@@ -351,8 +351,8 @@ def test_a_number_that_does_not_follow_is_found(tmp_path, call):
     for kept in KEPT:
         folders.append(tmp_path / "model_cards" / kept.name)
         shutil.copytree(kept, folders[-1])
-    readme = tmp_path / "README.md"
-    text = (ROOT / "README.md").read_text()
+    readme = tmp_path / "model_cards" / "README.md"
+    text = (ROOT / "model_cards" / "README.md").read_text()
     begin, end = text.index(BEGIN), text.index(END)
     readme.write_text(text[:begin] + text[begin:end].replace("[", "[1", 1) + text[end:])
     status, said, _ = call("report", *folders, "--readme", readme, "--check")
