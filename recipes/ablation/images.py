@@ -6,7 +6,7 @@ from typing import Any
 
 import timm
 import torch
-from image_data import DataArguments, load_image_data
+from common.images import DataArguments, load_image_data
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 from torchvision.transforms import v2

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from common import launch
 from huggingface_hub import ModelCard
 
 pytest.importorskip("sklearn")
 
+import gamma_ablation
 from ablation.arms import ARMS, Run, cells, members, representatives, runs
 from ablation.config import CONFIGS, read_config
 from ablation.images import Images, augmented, build, prepare, train
@@ -81,9 +83,8 @@ def call(monkeypatch, capsys):
 
     def call(*arguments):
         monkeypatch.setattr("sys.argv", ["gamma_ablation.py", *map(str, arguments)])
-        launch, recipe = (importlib.import_module(name) for name in ("launch", "gamma_ablation"))
         try:
-            status = launch.run(recipe.app)
+            status = launch.run(gamma_ablation.app)
         except SystemExit as stopped:
             status = stopped.code or 0
         said = capsys.readouterr()
