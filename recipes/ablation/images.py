@@ -15,8 +15,7 @@ from transformers import get_cosine_schedule_with_warmup
 from ablation.arms import ARMS, Run
 from ablation.config import Ablation
 from ablation.measures import Looker
-from hf_gammareg import GammaMap, GammaRegError, decay_budget, find_gammas
-from hf_gammareg.roles.gammas import Role
+from hf_gammareg import GammaMap, GammaRegError, Role, decay_budget, find_gammas
 from hf_gammareg.timm import create_optimizer_v2
 
 SAMPLE_SEED = 0

@@ -4,10 +4,12 @@ import doctest
 import importlib
 import json
 import math
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +26,7 @@ from ablation.config import CONFIGS, read_config
 from ablation.images import Images, augmented, build, prepare, train
 from ablation.measures import acts_on
 from ablation.results import BEGIN, END
-from ablation.runs import RUNS_NAME, Network, do_run, machine, read_network, read_runs
+from ablation.runs import RUNS_NAME, Network, do_run, do_runs, machine, read_network, read_runs
 from ablation.statistics import CONTRADICTED, SUPPORTED, UNDECIDED, Results, estimate
 
 from hf_gammareg import GammaRegError, find_gammas
@@ -291,6 +293,22 @@ def test_runs_are_resumed_and_repeat(tiny, tmp_path, call):
     status, _, error = call("run", tiny, "--output-dir", folder)
     assert status == 2
     assert "found other ones" in error
+
+
+def test_a_run_that_is_killed_costs_no_other(tiny, tmp_path):
+    tiny.write_text(TINY.replace("epochs = 2", "epochs = 100"))
+    config = read_config(tiny)[0]
+    todo = [Run(arm="none", last_init=None, gamma_weight_decay=0.0, seed=seed) for seed in range(3)]
+    path = tmp_path / RUNS_NAME
+    found = do_runs(path, config, todo, jobs=1, data_dir=None, device="cpu")
+    next(found)
+    time.sleep(1)  # in the middle of the second one
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    assert next(found)["run"] == todo[2].name
+    with pytest.raises(GammaRegError, match=f"the process of {todo[1].name} died"):
+        next(found)
+    assert read_runs(path).keys() == {todo[0].name, todo[2].name}
 
 
 BAD = {

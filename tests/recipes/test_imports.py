@@ -14,11 +14,12 @@ import hf_gammareg
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path for folder in ("recipes", "recipes/common") for path in (ROOT / folder).glob("*.py"))
-FILES = [path.relative_to(ROOT / "recipes") for path in (ROOT / "recipes").rglob("*.py")]
-OWN = {"hf_gammareg", *(path.stem for path in FILES), *(path.parts[0] for path in FILES)}
+FILES = [path.relative_to(ROOT / top) for top in ("recipes", "tests") for path in (ROOT / top).rglob("*.py")]
+OWN = {"hf_gammareg", *(path.stem for path in FILES), *(path.parts[0] for path in FILES if path.parts[1:])}
 """Ours, as imports call them."""
+EXTRAS = {"hf_gammareg": [], "recipes": ["recipes"], "tests": ["recipes", "dev"]}
 ASKED_FOR = {"deepspeed", "matplotlib"}
-"""Imported by the package only where a user asks for what needs it."""
+"""Imported only where somebody asks for what needs it."""
 
 
 def imports(path):
@@ -37,12 +38,12 @@ def test_a_recipe_imports_public_names_only(path):
     assert {name for module, name in ours if module == "hf_gammareg"} <= set(hf_gammareg.__all__)
 
 
-@pytest.mark.parametrize(("folder", "beside"), [("hf_gammareg", ASKED_FOR), ("recipes", set())])
-def test_what_is_imported_is_declared(folder, beside):
+@pytest.mark.parametrize("folder", EXTRAS)
+def test_what_is_imported_is_declared(folder):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = project["dependencies"] + (project["optional-dependencies"]["recipes"] if folder == "recipes" else [])
-    declared = {canonicalize_name(Requirement(line).name) for line in lines}
+    extras = [line for extra in EXTRAS[folder] for line in project["optional-dependencies"][extra]]
+    declared = {canonicalize_name(Requirement(line).name) for line in project["dependencies"] + extras}
     used = {module.split(".")[0] for path in (ROOT / folder).rglob("*.py") for module, _ in imports(path)}
     found = packages_distributions()
-    others = used - OWN - beside - sys.stdlib_module_names
+    others = used - OWN - ASKED_FOR - sys.stdlib_module_names
     assert {name for name in others if not {canonicalize_name(one) for one in found[name]} & declared} == set()
