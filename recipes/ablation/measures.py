@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_gammareg import GammaMap, GammaMonitor
-from hf_gammareg.roles.gammas import Role
+from hf_gammareg import GammaMap, GammaMonitor, Role
 from hf_gammareg.watch.probe import ResidualProbe
 
 MOVES = 0.1

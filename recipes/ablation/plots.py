@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from ablation.arms import ARMS, BASELINE, WHOLE
 from ablation.statistics import Record, Results
-from hf_gammareg.roles.gammas import Role
+from hf_gammareg import Role
 from hf_gammareg.show.picture import STYLE
 
 COLOURS = {

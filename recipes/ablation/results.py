@@ -22,10 +22,9 @@ from ablation.tables import (
     table,
     verdict_table,
 )
-from hf_gammareg import GammaRegError
+from hf_gammareg import GammaRegError, make_card
 from hf_gammareg.decay.policy import guidelines
 from hf_gammareg.files import write_whole
-from hf_gammareg.show.card import make_card
 
 BEGIN, END = "<!-- table of gamma_ablation.py report -->", "<!-- end of the table -->"
 """What a README's table stands between."""

@@ -3,22 +3,20 @@
 import contextlib
 import json
 import math
-import multiprocessing
-import os
 import platform
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.metadata import version
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import torch
+from common.workers import worker_pool
+from pebble import ProcessExpired
 
 from ablation.arms import ARMS, Run, members, representatives
 from ablation.config import CONFIG_NAME, Ablation, read_config
@@ -174,29 +172,30 @@ def do_runs(
         The records.
 
     Raises:
-        GammaRegError: if the input is bad, or a process died.
+        GammaRegError: if the input is bad; in the end, if a process died. The other runs are done all the same.
     """
     if path.is_file():
         whole = path.read_text(encoding="utf-8").rpartition("\n")
         if whole[2]:
             write_whole(path, whole[0] + whole[1])
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin)
-    try:
-        waiting: list[Future[dict[str, Any]]] = [pool.submit(do_run, config, run, data_dir, device) for run in todo]
-        with path.open("a", encoding="utf-8") as file:
-            for future in as_completed(waiting):
+    died = []
+    with worker_pool(jobs, be_quiet) as pool, path.open("a", encoding="utf-8") as file:
+        waiting = {pool.schedule(do_run, args=(config, run, data_dir, device)): run.name for run in todo}
+        for future in as_completed(waiting):
+            try:
                 record = future.result()
-                file.write(json.dumps(record) + "\n")
-                file.flush()
-                yield record
-    except BrokenProcessPool as error:
+            except (ProcessExpired, BrokenProcessPool):
+                died.append(waiting[future])
+                continue
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            yield record
+    if died:
         raise GammaRegError(
-            "Expected every run to end, found a process that died (of too little memory?). The runs that ended are "
-            "kept: start the same command again, with fewer --jobs."
-        ) from error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+            f"Expected every run to end, found that the process of {', '.join(died[:5])} died (of too little memory?). "
+            f"{len(died)} of the runs are to be done again, the others are kept: start the same command again, with "
+            "fewer --jobs."
+        )
 
 
 def do_run(config: Ablation, run: Run, data_dir: str | None = None, device: str = "cpu") -> dict[str, Any]:
@@ -243,14 +242,6 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), name)
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _begin() -> None:
-    """Make a process ready for runs: it ends when the one that started it does, even if that was killed."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: wait([parent.sentinel]) and os._exit(1), daemon=True).start()
-    be_quiet()
 
 
 def be_quiet() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import transformers
 from bert_sst2 import ModelArguments, create_trainer
-from sentence_data import SentenceArguments, SentenceData, load_sentence_data
+from common.sentences import SentenceArguments, SentenceData, load_sentence_data
 from torch import nn
 from transformers import TrainerCallback
 

@@ -11,7 +11,7 @@ from scipy import stats
 from ablation.arms import BASELINE, Run, cells
 from ablation.config import Ablation
 from ablation.runs import Network
-from hf_gammareg.roles.gammas import Role
+from hf_gammareg import Role
 
 CONFIDENCE = 0.95
 SUPPORTED, CONTRADICTED, UNDECIDED = "supported", "contradicted", "not decided"

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import importlib
+import io
+import os
 import sys
-import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection, wait
+from concurrent.futures import as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-START = 60.0
-"""Seconds a fresh child process may take longer with its first model: it imports three libraries."""
+from pebble import ProcessExpired
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from common.workers import worker_pool
 
 Work = Callable[[str], dict[str, Any]]
 """From a model's name to a record with the keys `source` and `error`; a function at the top of a module."""
@@ -30,69 +36,26 @@ def in_children(
         memory_gib: memory a process may take, in GiB.
         each: models after which a process makes room for a fresh one.
     """
-    waiting = list(todo)[::-1]
-    busy: list[_Child] = []
-    idle: list[_Child] = []
-    while waiting or busy:
-        while waiting and len(busy) < jobs:
-            child = idle.pop() if idle else _Child(work, memory_gib)
-            child.start(waiting.pop(), limit)
-            busy.append(child)
-        ready = wait([child.pipe for child in busy], timeout=1)
-        for child in list(busy):
-            late = time.monotonic() > child.deadline
-            if child.pipe not in ready and not late:
+    with worker_pool(jobs, partial(_begin, memory_gib), each) as pool:
+        waiting = {pool.schedule(work, args=(source,), timeout=limit): source for source in todo}
+        for future in as_completed(waiting):
+            error = future.exception()
+            if error is None:
+                yield future.result()
                 continue
-            busy.remove(child)
-            try:
-                if child.pipe not in ready:
-                    raise TimeoutError(f"not done after {limit:.0f} s")
-                yield child.pipe.recv()
-                if child.done < each:
-                    idle.append(child)
-                else:
-                    child.stop()
-            except (EOFError, OSError, TimeoutError) as error:
-                child.stop()
-                died = f"died ({child.process.exitcode})"
-                yield {"source": child.source, "error": str(error) if isinstance(error, TimeoutError) else died}
-    for child in idle:
-        child.stop()
+            said = one_line(error)
+            if isinstance(error, TimeoutError):
+                said = f"not done after {limit:.0f} s"
+            elif isinstance(error, ProcessExpired):
+                said = f"died ({error.exitcode})"
+            yield {"source": waiting[future], "error": said}
 
 
-class _Child:
-    """A process that works on one model at a time."""
-
-    def __init__(self, work: Work, memory_gib: float) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, far = context.Pipe()
-        self.process = context.Process(target=_serve, args=(far, work, memory_gib), daemon=True)
-        self.process.start()
-        far.close()
-        self.source = ""
-        self.done = 0
-        self.deadline = 0.0
-
-    def start(self, source: str, limit: float) -> None:
-        self.source, self.deadline = source, time.monotonic() + limit + (0.0 if self.done else START)
-        self.done += 1
-        self.pipe.send(source)
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.pipe.close()
-
-
-def _serve(pipe: Connection, work: Work, memory_gib: float) -> None:
-    """Work on what comes down the pipe until the other side is gone."""
-    import io
-    import os
-    import warnings
-
-    sys.path.insert(0, str(Path(__file__).parent))
+def _begin(memory_gib: float) -> None:
+    """Make a process ready: offline, silent, its memory limited, and with imports that no model is to be timed for."""
     warnings.simplefilter("ignore")
     os.environ["HF_HUB_OFFLINE"] = "1"
+    sys.stdout = sys.stderr = io.StringIO()
     try:
         import resource
 
@@ -100,9 +63,8 @@ def _serve(pipe: Connection, work: Work, memory_gib: float) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     except ImportError:
         pass  # not on this system
-    sys.stdout = sys.stderr = io.StringIO()
-    while True:
-        pipe.send(work(pipe.recv()))
+    for module in ("timm", "torchvision", "transformers", "hf_gammareg.roles.find"):
+        importlib.import_module(module)
 
 
 def one_line(error: BaseException) -> str:

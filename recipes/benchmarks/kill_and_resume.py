@@ -38,10 +38,9 @@ from transformers.utils import logging
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from training_state import Progress, find_checkpoint, save_checkpoint
+from common.resume import Progress, loop_checkpoint, save_checkpoint
 
-from hf_gammareg import GammaRegArguments, GammaRegTrainer, PolicyState, find_gammas
-from hf_gammareg.decay.policy import decide
+from hf_gammareg import GammaRegArguments, GammaRegTrainer, PolicyState, decide, find_gammas
 from hf_gammareg.timm import create_optimizer_v2
 
 STEPS = 10
@@ -95,7 +94,7 @@ def with_accelerate(folder: Path, save_steps: int, killed: int | None, resume: b
     accelerator.register_for_checkpointing(progress, policy)
     model, optimizer, scheduler = accelerator.prepare(model, optimizer, scheduler)
     if resume and any(folder.glob("step_*")):
-        accelerator.load_state(str(find_checkpoint("latest", folder)))
+        accelerator.load_state(str(loop_checkpoint("latest", folder, {})))
     generator = torch.Generator()
     while progress.batches < STEPS:
         kill_at(killed, progress.batches)

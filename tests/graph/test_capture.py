@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import gc
 import logging
 import random
 import subprocess
@@ -293,6 +294,7 @@ def test_no_module_of_a_front_door_is_needed():
 def test_loggers_warnings_and_streams_are_as_before(capfd):
     levels = {name: logging.getLogger(name).level for name in ("torch", "torch.export", "transformers", "timm")}
     filters, stderr = list(warnings.filters), sys.stderr
+    gc.collect()  # what earlier tests left open warns when it goes
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         for network in (NETWORKS[0], DataDependent, LeavesTorch):

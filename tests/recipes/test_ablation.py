@@ -4,25 +4,29 @@ import doctest
 import importlib
 import json
 import math
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from common import launch
 from huggingface_hub import ModelCard
 
 pytest.importorskip("sklearn")
 
+import gamma_ablation
 from ablation.arms import ARMS, Run, cells, members, representatives, runs
 from ablation.config import CONFIGS, read_config
 from ablation.images import Images, augmented, build, prepare, train
 from ablation.measures import acts_on
 from ablation.results import BEGIN, END
-from ablation.runs import RUNS_NAME, Network, do_run, machine, read_network, read_runs
+from ablation.runs import RUNS_NAME, Network, do_run, do_runs, machine, read_network, read_runs
 from ablation.statistics import CONTRADICTED, SUPPORTED, UNDECIDED, Results, estimate
 
 from hf_gammareg import GammaRegError, find_gammas
@@ -81,9 +85,8 @@ def call(monkeypatch, capsys):
 
     def call(*arguments):
         monkeypatch.setattr("sys.argv", ["gamma_ablation.py", *map(str, arguments)])
-        launch, recipe = (importlib.import_module(name) for name in ("launch", "gamma_ablation"))
         try:
-            status = launch.run(recipe.app)
+            status = launch.run(gamma_ablation.app)
         except SystemExit as stopped:
             status = stopped.code or 0
         said = capsys.readouterr()
@@ -184,7 +187,9 @@ def test_settings_that_ship_are_whole(path):
     config, text = read_config(path.stem)
     assert text == path.read_text()
     assert len(config.seeds) >= 5
-    assert len(config.gamma_weight_decays) == 3
+    # Either strengths to choose from, or the comparisons that count named beforehand.
+    assert len(config.gamma_weight_decays) == 3 or config.comparisons
+    assert {arm for pair in config.comparisons for arm in pair.split(" - ")} <= ARMS.keys()
     if config.task == "images":
         with torch.device("meta"):
             model = build(config, 10, config.image_size or 32)
@@ -290,6 +295,22 @@ def test_runs_are_resumed_and_repeat(tiny, tmp_path, call):
     status, _, error = call("run", tiny, "--output-dir", folder)
     assert status == 2
     assert "found other ones" in error
+
+
+def test_a_run_that_is_killed_costs_no_other(tiny, tmp_path):
+    tiny.write_text(TINY.replace("epochs = 2", "epochs = 100"))
+    config = read_config(tiny)[0]
+    todo = [Run(arm="none", last_init=None, gamma_weight_decay=0.0, seed=seed) for seed in range(3)]
+    path = tmp_path / RUNS_NAME
+    found = do_runs(path, config, todo, jobs=1, data_dir=None, device="cpu")
+    next(found)
+    time.sleep(1)  # in the middle of the second one
+    (worker,) = multiprocessing.active_children()
+    worker.kill()
+    assert next(found)["run"] == todo[2].name
+    with pytest.raises(GammaRegError, match=f"the process of {todo[1].name} died"):
+        next(found)
+    assert read_runs(path).keys() == {todo[0].name, todo[2].name}
 
 
 BAD = {

@@ -1,4 +1,3 @@
-import importlib
 import json
 import shutil
 import time
@@ -7,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from common import hub
+from common.images import DataArguments, ImageData, load_image_data
+from common.pixels import PixelDataset, choose_augmentation
+from common.resume import check_settings, write_settings
 from datasets import ClassLabel, Dataset, Features, Image, load_dataset
 
 from hf_gammareg import GammaRegError
-
-hub_access = importlib.import_module("hub_access")
-image_data = importlib.import_module("image_data")
-run_settings = importlib.import_module("run_settings")
-DataArguments, PixelDataset = image_data.DataArguments, image_data.PixelDataset
 
 
 def images(count, size=8, channels=3):
@@ -45,16 +43,16 @@ def folder(tmp_path):
 
 @pytest.fixture
 def no_hub(monkeypatch):
-    hub_access.hub_problem.cache_clear()
+    hub.hub_problem.cache_clear()
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", False)
     yield
-    hub_access.hub_problem.cache_clear()
+    hub.hub_problem.cache_clear()
 
 
 def load(**options):
-    return image_data.load_image_data(DataArguments(**options), seed=0)
+    return load_image_data(DataArguments(**options), seed=0)
 
 
 def test_digits_have_one_fixed_stratified_split():
@@ -165,18 +163,18 @@ def test_a_copy_in_the_cache_is_loaded_without_the_hub(folder, no_hub, cache):
 
 @pytest.mark.hub
 def test_the_hub_serves_cifar10():
-    hub_access.hub_problem.cache_clear()
-    if problem := hub_access.hub_problem():
+    hub.hub_problem.cache_clear()
+    if problem := hub.hub_problem():
         pytest.skip(problem)
     data = load(max_train_samples=10, max_eval_samples=10)
     assert data.name == "uoft-cs/cifar10"
 
 
 def test_offline_mode_counts_as_no_hub_at_once(monkeypatch):
-    hub_access.hub_problem.cache_clear()
+    hub.hub_problem.cache_clear()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert "HF_HUB_OFFLINE" in hub_access.hub_problem()
-    hub_access.hub_problem.cache_clear()
+    assert "HF_HUB_OFFLINE" in hub.hub_problem()
+    hub.hub_problem.cache_clear()
 
 
 def pixels(batch):
@@ -185,7 +183,7 @@ def pixels(batch):
 
 def test_augmentation_depends_on_seed_epoch_and_image_alone():
     data = load(dataset_name="digits", max_train_samples=6)
-    augment = image_data.choose_augmentation("affine", data, 8)
+    augment = choose_augmentation("affine", data, 8)
     one, other = (PixelDataset(data.train, pixels, augment, seed=3) for _ in range(2))
     state = torch.get_rng_state()
     together = [example["pixel_values"] for example in one.__getitems__(range(6))]
@@ -200,7 +198,7 @@ def test_augmentation_depends_on_seed_epoch_and_image_alone():
 
 def test_workers_that_outlive_an_epoch_see_the_next_one():
     data = load(dataset_name="digits", max_train_samples=8)
-    train = PixelDataset(data.train, pixels, image_data.choose_augmentation("affine", data, 8))
+    train = PixelDataset(data.train, pixels, choose_augmentation("affine", data, 8))
     loader = torch.utils.data.DataLoader(train, batch_size=8, num_workers=1, persistent_workers=True)
     first = next(iter(loader))["pixel_values"]
     again = next(iter(loader))["pixel_values"]
@@ -219,14 +217,14 @@ def test_workers_that_outlive_an_epoch_see_the_next_one():
     ],
 )
 def test_augmentation_suits_the_images(kind, size, names):
-    data = image_data.ImageData(name="x", train=split(2, image="image", size=size), test=None)
-    transform = image_data.choose_augmentation(kind, data, 32)
+    data = ImageData(name="x", train=split(2, image="image", size=size), test=None)
+    transform = choose_augmentation(kind, data, 32)
     assert (transform and [type(step).__name__ for step in transform.transforms]) == names
 
 
 def test_settings_of_another_run_are_not_mixed_in(tmp_path):
-    run_settings.check_settings(tmp_path, {"dataset": "digits"})
-    run_settings.write_settings(tmp_path, {"dataset": "digits", "seed": 1})
-    run_settings.check_settings(tmp_path, {"dataset": "digits"})
+    check_settings(tmp_path, {"dataset": "digits"})
+    write_settings(tmp_path, {"dataset": "digits", "seed": 1})
+    check_settings(tmp_path, {"dataset": "digits"})
     with pytest.raises(GammaRegError, match=r"dataset='digits'.*found dataset='cifar10'"):
-        run_settings.check_settings(tmp_path, {"dataset": "cifar10", "seed": 1})
+        check_settings(tmp_path, {"dataset": "cifar10", "seed": 1})

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import timm
 from accelerate.state import AcceleratorState, GradientState
+from common import hub, launch
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
@@ -63,19 +64,18 @@ def start(environment, recipe, folder, *options, processes=1):
 def call(tmp_path, monkeypatch, capfd):
     """Run a recipe in this process, which saves the time that imports take, as if the Hub could not be reached."""
     monkeypatch.syspath_prepend(str(ROOT / "recipes"))
-    launch, hub_access = importlib.import_module("launch"), importlib.import_module("hub_access")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
 
     def call(recipe, *options):
-        hub_access.hub_problem.cache_clear()
+        hub.hub_problem.cache_clear()
         monkeypatch.setattr("sys.argv", [f"{recipe}.py", *map(str, options)])
         status = launch.run(importlib.import_module(recipe).main)
         said = capfd.readouterr()
         return subprocess.CompletedProcess(sys.argv, status, said.out, said.err)
 
     yield call
-    hub_access.hub_problem.cache_clear()
+    hub.hub_problem.cache_clear()
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 from accelerate.state import AcceleratorState, GradientState
+from common import hub, launch
 from huggingface_hub import ModelCard
 from transformers import AutoModelForSequenceClassification, BertConfig, BertModel, BertTokenizerFast
 
@@ -47,12 +48,11 @@ def sentences(tmp_path):
 @pytest.fixture
 def call(monkeypatch, capfd, tmp_path):
     """Run the recipe in this process, as if the Hub could not be reached."""
-    launch, hub_access = importlib.import_module("launch"), importlib.import_module("hub_access")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
 
     def call(*options):
-        hub_access.hub_problem.cache_clear()
+        hub.hub_problem.cache_clear()
         options = [*options, "--use_cpu", "true", "--report_to", "none", "--num_train_epochs", "1"]
         monkeypatch.setattr("sys.argv", ["bert_sst2.py", "--output_dir", str(tmp_path / "out"), *map(str, options)])
         status = launch.run(importlib.import_module("bert_sst2").main)
@@ -60,7 +60,7 @@ def call(monkeypatch, capfd, tmp_path):
         return status, said.out, said.err
 
     yield call
-    hub_access.hub_problem.cache_clear()
+    hub.hub_problem.cache_clear()
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
 

@@ -11,6 +11,7 @@ import warnings
 import pytest
 import timm.optim
 import torch
+from allpairspy import AllPairs
 from timm.scheduler import CosineLRScheduler
 from timm.utils import ModelEmaV3
 from torch import nn
@@ -84,29 +85,7 @@ INGREDIENTS = {
 }
 
 
-def pairwise(ingredients):
-    """Rows in which every two choices of two ingredients occur together, greedily few and always the same."""
-    names = list(ingredients)
-    sizes = {name: range(len(ingredients[name])) for name in names}
-    missing = {
-        (one, i, two, j) for one, two in itertools.combinations(names, 2) for i in sizes[one] for j in sizes[two]
-    }
-    while missing:
-        one, i, two, j = min(missing)
-        row = {one: i, two: j}
-        for name in names:
-            if name not in row:
-                row[name] = max(sizes[name], key=lambda k: len(missing & pairs(row | {name: k}, names)))
-        missing -= pairs(row, names)
-        yield {name: ingredients[name][row[name]] for name in names}
-
-
-def pairs(row, names):
-    known = [name for name in names if name in row]
-    return {(one, row[one], two, row[two]) for one, two in itertools.combinations(known, 2)}
-
-
-ROWS = list(pairwise(INGREDIENTS))
+ROWS = [dict(zip(INGREDIENTS, row, strict=True)) for row in AllPairs(list(INGREDIENTS.values()))]
 
 
 def build(name):

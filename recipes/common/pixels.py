@@ -8,8 +8,8 @@ import torch
 from datasets import Dataset
 from torchvision.transforms import v2
 
-from image_data.load import ImageData
-from image_data.sources import DIGITS
+from common.images import ImageData
+from common.sources import DIGITS
 
 SMALL = 64
 """Up to this many pixels a side an image is shifted, above it cropped."""

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from datasets import Dataset, DatasetDict
 
+from common.columns import standard_columns
+from common.sources import DIGITS, DatasetUnavailableError, digits, from_folder, from_hub
 from hf_gammareg import GammaRegError
-from image_data.columns import standard_columns
-from image_data.sources import DIGITS, DatasetUnavailableError, digits, from_folder, from_hub
 
 DEFAULT_DATASET = "uoft-cs/cifar10"
 

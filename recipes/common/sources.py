@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, load_dataset
-from hub_access import cache_only_if_unreachable, hub_problem
 
+from common.hub import cache_only_if_unreachable, why_not
 from hf_gammareg import GammaRegError
 
 DIGITS = "digits"
@@ -61,10 +61,8 @@ def from_hub(
         with cache_only_if_unreachable():
             return load_dataset(name, config_name, cache_dir=cache_dir)
     except Exception as error:  # connection, gating, a name that does not exist, a cache that holds half of it
-        problem = hub_problem()
-        found = f"that {problem}, and no copy in the local cache" if problem else f"{type(error).__name__}: {error}"
         raise DatasetUnavailableError(
-            f"Expected the data set {name!r} from the Hugging Face Hub, found {' '.join(found.split())}. "
+            f"Expected the data set {name!r} from the Hugging Face Hub, found {why_not(name, error)}. "
             f"Check the name and the connection, or name a local folder as data_dir{otherwise}."
         ) from error
 

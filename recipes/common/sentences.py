@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import ClassLabel, Dataset
-from image_data.sources import from_folder, from_hub
 
+from common.sources import from_folder, from_hub
 from hf_gammareg import GammaRegError
 
 SAMPLE_SEED = 0

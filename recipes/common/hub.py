@@ -1,8 +1,10 @@
-"""Whether the Hugging Face Hub can be used now, asked once and quickly."""
+"""Whether the Hugging Face Hub can be used now, asked once and quickly, and loading from it or from a folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 import datasets
 from huggingface_hub import constants
@@ -34,3 +36,15 @@ def cache_only_if_unreachable() -> Iterator[None]:
         yield
     finally:
         datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
+
+
+def loading_options(name: str, revision: str) -> dict[str, Any]:
+    """Options of `from_pretrained`: a folder never asks the Hub, nor does anything while the Hub can't be used."""
+    return {"revision": revision, "local_files_only": Path(name).is_dir() or hub_problem() is not None}
+
+
+def why_not(name: str, error: Exception) -> str:
+    """Why something could not be loaded, in one line: the Hub, unless `name` is a folder, else what the error says."""
+    problem = None if Path(name).is_dir() else hub_problem()
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"that {problem}, and no copy in the local cache" if problem else said
