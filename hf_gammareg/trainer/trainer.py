@@ -21,7 +21,7 @@ from hf_gammareg.decay.policy_state import PolicyState
 from hf_gammareg.decay.regroup import Outcome, groups_of, regroup
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.graph.capture import same_random_state
-from hf_gammareg.model.names import by_canonical_name, canonical_name
+from hf_gammareg.model.names import parameter_names
 from hf_gammareg.model.whole import placement, unwrapped
 from hf_gammareg.roles.find import find_gammas
 from hf_gammareg.roles.gammas import GammaMap, Role, unknown_text
@@ -105,9 +105,9 @@ class GammaRegTrainerMixin(CardMixin, ResumeMixin):
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """The names that the Trainer itself decays, with the gammas that the policy decays in place of its own."""
-        decays = by_canonical_name(self.gamma_decays)
-        others = [name for name in super().get_decay_parameter_names(model) if canonical_name(name) not in decays]
-        return others + [name for name, _ in model.named_parameters() if decays.get(canonical_name(name))]
+        decays, live = self.gamma_decays, parameter_names(model).live
+        others = [name for name in super().get_decay_parameter_names(model) if live.get(name, name) not in decays]
+        return others + [path for path, name in live.items() if decays.get(name)]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Make the optimizer as the Trainer does, with each gamma where the policy says; log it, write the report."""
@@ -159,15 +159,15 @@ class GammaRegTrainerMixin(CardMixin, ResumeMixin):
 
     def _regroup(self, optimizer: torch.optim.Optimizer, model: Any) -> Outcome:
         """Name the groups' members and give gammas their own strength; return whether the groups hold the decisions."""
-        decays = by_canonical_name(self.gamma_decays)
+        decays = self.gamma_decays
         config = self.accelerator.state.deepspeed_plugin.deepspeed_config if self.is_deepspeed_enabled else {}
         groups = groups_of(optimizer, model, decays, config)
         strengths = {"weight_decay": self.args.weight_decay, "gamma_weight_decay": self._option("weight_decay")}
         outcome = regroup(optimizer, groups, model, decays, **strengths)
         if outcome != "lost":
             # Layers may have been frozen since the analysis.
-            states = {canonical_name(name): parameter.requires_grad for name, parameter in model.named_parameters()}
-            now = tuple(replace(gamma, trainable=states[canonical_name(gamma.name)]) for gamma in self.gammas)
+            parameters = parameter_names(model).parameters
+            now = tuple(replace(gamma, trainable=parameters[gamma.name].requires_grad) for gamma in self.gammas)
             self._analysis = self._analysed()[0], replace(self.gammas, gammas=now)
         return outcome
 
