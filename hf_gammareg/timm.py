@@ -14,6 +14,7 @@ from hf_gammareg.decay.groups import apply_lr_scale, param_groups
 from hf_gammareg.decay.policy import Policy
 from hf_gammareg.errors import GammaRegError, warn
 from hf_gammareg.model.layouts import Group
+from hf_gammareg.model.names import parameter_names
 from hf_gammareg.resume.matching import match_by_name
 from hf_gammareg.roles.find import find_gammas
 from hf_gammareg.roles.gammas import GammaMap
@@ -236,7 +237,7 @@ def _place(
     if policy == "timm":
         # What timm made of this very call (`filter_bias_and_bn=False`, the caller's own groups), not of its defaults.
         decayed = {id(p) for group in groups if group.get("weight_decay", weight_decay) for p in group["params"]}
-        names = {name for name, parameter in model.named_parameters() if id(parameter) in decayed}
+        names = {name for name, parameter in parameter_names(model).parameters.items() if id(parameter) in decayed}
         return param_groups(
             model, weight_decay, lambda gammas, model: names & set(gammas.names), groups=groups, **options
         )

@@ -20,7 +20,7 @@ from transformers import ViTForImageClassification
 
 from hf_gammareg import GammaRegArguments, GammaRegError, GammaRegTrainer, find_gammas
 from hf_gammareg.decay.groups import check_ranks
-from hf_gammareg.model.names import canonical_name
+from hf_gammareg.model.names import parameter_names
 from hf_gammareg.timm import create_optimizer_v2
 
 GLOBAL_BATCH, STEPS = 8, 20
@@ -132,8 +132,8 @@ def values(model, names):
     sharded = isinstance(model, FullyShardedDataParallel)
     found = {}
     with FullyShardedDataParallel.summon_full_params(model) if sharded else contextlib.nullcontext():
-        for name, parameter in model.named_parameters():
-            if canonical_name(name) not in names:
+        for name, parameter in parameter_names(model).parameters.items():
+            if name not in names:
                 continue
             gathered = contextlib.nullcontext()
             if hasattr(parameter, "ds_id"):
@@ -142,7 +142,7 @@ def values(model, names):
                 gathered = deepspeed.zero.GatheredParameters([parameter])
             with gathered:
                 whole = parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter
-                found[canonical_name(name)] = whole.detach().double().tolist()
+                found[name] = whole.detach().double().tolist()
     return found
 
 

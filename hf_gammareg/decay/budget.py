@@ -10,7 +10,7 @@ from typing import Any
 from hf_gammareg.decay.optimizers import DecayKind, DecayRule, base_optimizer, decay_rule, unwrapped_optimizer
 from hf_gammareg.decay.schedule import given_settings, is_timm_scheduler, planned_settings
 from hf_gammareg.errors import GammaRegError, warn
-from hf_gammareg.model.names import canonical_name
+from hf_gammareg.model.names import as_known
 
 NEGLIGIBLE = 0.99
 """Above this factor the choice which gammas decay can hardly matter."""
@@ -197,11 +197,14 @@ def _warn_of_lr_scale(optimizer: Any, scheduler: Any) -> None:
 
 def _members(groups: Sequence[dict[str, Any]], names: Collection[str] | None) -> dict[int, tuple[str, ...]]:
     """The groups with weight decay that hold parameters of these names, and which."""
-    wanted = None if names is None else {canonical_name(name) for name in names}
+    written = [name for group in groups for name in group.get("param_names") or ()]
+    # Neither side has a model to ask: what wrapped it may stand in the names of both.
+    wanted = None if names is None else set(as_known(list(names), written))
+    called = dict(zip(written, as_known(written, wanted or ()), strict=True))
     found: dict[int, tuple[str, ...]] = {}
     for index, group in enumerate(groups):
         own = group.get("param_names")
-        kept = tuple(name for name in own or () if wanted is None or canonical_name(name) in wanted)
+        kept = tuple(called[name] for name in own or () if wanted is None or called[name] in wanted)
         if group.get("weight_decay") and (kept or own is None):
             found[index] = kept
     return found

@@ -13,7 +13,7 @@ from torch import distributed, nn
 from hf_gammareg.decay.policy import Policy, decide
 from hf_gammareg.errors import GammaRegError, some, warn
 from hf_gammareg.model.layouts import Group
-from hf_gammareg.model.names import by_canonical_name, canonical_name
+from hf_gammareg.model.names import parameter_names
 from hf_gammareg.roles.find import find_gammas
 from hf_gammareg.roles.gammas import GammaMap, unknown_text
 
@@ -99,8 +99,7 @@ def place_gammas(
     weight_decay = check_strength("weight_decay", weight_decay)
     if gamma_weight_decay is not None:
         gamma_weight_decay = check_strength("gamma_weight_decay", gamma_weight_decay)
-    decays = by_canonical_name(decays)
-    names = {id(parameter): canonical_name(name) for name, parameter in model.named_parameters()}
+    names = parameter_names(model).by_id
     placed: list[Group] = []
     seen: dict[int, str] = {}
     arrivals: list[tuple[Group, str, nn.Parameter]] = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 
 from torch import nn
 
 from hf_gammareg.errors import GammaRegError, some
+from hf_gammareg.model.layouts import decayed_by_timm, decayed_by_trainer
 from hf_gammareg.roles.gammas import GammaMap, Role
 
 Rule = Callable[[GammaMap, nn.Module], set[str]]
@@ -43,10 +44,7 @@ def trainer(gammas: GammaMap, model: nn.Module) -> set[str]:
 
     Source: `Trainer.get_decay_parameter_names`: everything but `nn.LayerNorm` and names that look like a norm.
     """
-    from transformers import Trainer
-
-    # The method reads nothing of the Trainer it belongs to.
-    return set(gammas.names) & set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
+    return set(gammas.names) & decayed_by_trainer(model)
 
 
 def timm(gammas: GammaMap, model: nn.Module) -> set[str]:
@@ -55,12 +53,7 @@ def timm(gammas: GammaMap, model: nn.Module) -> set[str]:
     Source: `timm.optim.param_groups_weight_decay`: everything of two dimensions or more that the model's
     `no_weight_decay()` does not list.
     """
-    from timm.optim import param_groups_weight_decay
-
-    excluded: Collection[str] = getattr(model, "no_weight_decay", set)()
-    groups = param_groups_weight_decay(model, weight_decay=1.0, no_weight_decay_list=excluded)
-    decayed = {id(parameter) for group in groups if group["weight_decay"] for parameter in group["params"]}
-    return set(gammas.names) & {name for name, parameter in model.named_parameters() if id(parameter) in decayed}
+    return set(gammas.names) & decayed_by_timm(model)
 
 
 def iwd(gammas: GammaMap, model: nn.Module) -> set[str]:

@@ -11,7 +11,7 @@ from torch import nn
 from hf_gammareg.decay.groups import place_gammas
 from hf_gammareg.decay.optimizers import RULES, base_optimizer, class_name
 from hf_gammareg.model.layouts import Group
-from hf_gammareg.model.names import by_canonical_name, canonical_name
+from hf_gammareg.model.names import parameter_names
 from hf_gammareg.resume.matching import inner_optimizers
 
 Outcome = Literal["kept", "moved", "lost"]
@@ -44,8 +44,7 @@ def regroup(
     Returns:
         `kept`, `moved`, or `lost`; then nothing was changed.
     """
-    decays = by_canonical_name(decays)
-    parameters = {canonical_name(name): parameter for name, parameter in model.named_parameters()}
+    parameters = parameter_names(model).parameters
     wanted = {
         id(parameters[name]): weight_decay if decay else 0.0
         for name, decay in decays.items()

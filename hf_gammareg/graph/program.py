@@ -10,6 +10,7 @@ from torch import fx, nn
 
 from hf_gammareg.graph.nodes import Graph, Node, mark_activations, nodes_in
 from hf_gammareg.graph.ops import OPS, Effect
+from hf_gammareg.model.names import parameter_names
 
 INLINED = {
     "wrap_with_set_grad_enabled",
@@ -31,13 +32,7 @@ class _Builder:
     def __init__(self, program: torch.export.ExportedProgram, model: nn.Module) -> None:
         self.program = program
         self.nodes: list[Node] = []
-        by_id: dict[int, str] = {}
-        for name, parameter in model.named_parameters():
-            by_id.setdefault(id(parameter), name)
-        # Shared parameters go by the one name that `named_parameters` gives them.
-        self.canonical = {
-            name: by_id[id(parameter)] for name, parameter in model.named_parameters(remove_duplicate=False)
-        }
+        self.canonical = parameter_names(model).live
 
     def graph(self, source: str) -> Graph:
         signature = self.program.graph_signature

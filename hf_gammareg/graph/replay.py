@@ -13,6 +13,7 @@ from hf_gammareg.graph.capture import trace
 from hf_gammareg.graph.nodes import Graph
 from hf_gammareg.graph.ops import NORM_KINDS
 from hf_gammareg.graph.program import read
+from hf_gammareg.model.names import parameter_names
 
 _DROPOUT = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 _RANDOM = ("rand", "rand_like", "randn", "randn_like", "uniform", "bernoulli", "normal", "normal_functional")
@@ -49,13 +50,17 @@ class Replay:
         """What the model returns."""
         self.parameters: dict[str, list[str]] = {}
         """Names of parameters and buffers, each with those of the values that hold them."""
-        self.values = self._held(program, args, kwargs)
+        self.values = self._held(program, parameter_names(model).live, args, kwargs)
         """Every value of the unchanged pass, by its name in the program."""
         for step in self.steps:
             self.values[step.name] = call(step, self.values)
 
     def _held(
-        self, program: torch.export.ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self,
+        program: torch.export.ExportedProgram,
+        names: Mapping[str, str],
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
     ) -> dict[str, Any]:
         """What is there before the first op: inputs, parameters, buffers, constants."""
         found: dict[str, Any] = {}
@@ -69,7 +74,7 @@ class Replay:
             else:
                 assert spec.target is not None
                 found[name] = held[spec.target]
-                self.parameters.setdefault(spec.target, []).append(name)
+                self.parameters.setdefault(names.get(spec.target, spec.target), []).append(name)
         for node in program.graph.nodes:
             if node.op == "get_attr":
                 found[node.name] = getattr(program.graph_module, str(node.target))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.model.names import canonical_name
+from hf_gammareg.model.names import parameter_names
 
 LIKE_PARAMETER = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer", "square_avg", "sum")
 """State tensors of torch's optimizers that have their parameter's shape."""
@@ -37,31 +37,48 @@ def plain_layouts(model: nn.Module) -> list[Layout]:
 
     The first two are asked themselves, if they are loaded: a checkpoint of theirs is resumed where they are.
     """
-    names = {id(p): canonical_name(name) for name, p in model.named_parameters() if p.requires_grad}
-    layouts = [Layout(label="torch.optim", groups=[list(names.values())], decays=[None])]
+    names = parameter_names(model)
+    trained = [name for name, parameter in names.parameters.items() if parameter.requires_grad]
+    layouts = [Layout(label="torch.optim", groups=[trained], decays=[None])]
     if "transformers.trainer" in sys.modules:
-        from transformers import Trainer
-
-        decayed = Trainer.get_decay_parameter_names(None, model)  # type: ignore[arg-type]
-        layouts.append(by_decay("plain Trainer", model, decayed))
+        decayed = decayed_by_trainer(model)
+        both = [[name for name in trained if (name in decayed) is decays] for decays in (True, False)]
+        layouts.append(Layout(label="plain Trainer", groups=both, decays=[True, False]))
     if "timm.optim" in sys.modules:
-        from timm.optim import param_groups_weight_decay
-
-        excluded: Collection[str] = getattr(model, "no_weight_decay", set)()
-        groups = param_groups_weight_decay(model, weight_decay=1.0, no_weight_decay_list=excluded)
-        members = [[names[id(p)] for p in group["params"]] for group in groups]
+        groups = _groups_of_timm(model)
+        members = [[names.by_id[id(parameter)] for parameter in group["params"]] for group in groups]
         layouts.append(Layout(label="plain timm", groups=members, decays=[bool(g["weight_decay"]) for g in groups]))
     return layouts
 
 
-def by_decay(label: str, model: nn.Module, decayed: Collection[str]) -> Layout:
-    """Two groups in model order, what decays first, as `Trainer.create_optimizer` makes them."""
-    both: tuple[list[str], list[str]] = ([], [])
-    decayed = set(decayed)
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            both[name not in decayed].append(canonical_name(name))
-    return Layout(label=label, groups=both, decays=[True, False])
+def decayed_by_trainer(model: nn.Module) -> set[str]:
+    """The parameters that plain `transformers.Trainer` decays, asked of the installed version itself.
+
+    Source: `Trainer.get_decay_parameter_names`: everything but `nn.LayerNorm` and names that look like a norm.
+    """
+    from transformers import Trainer
+
+    # The method reads nothing of the Trainer it belongs to.
+    decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
+    names = parameter_names(model).by_id
+    return {names[id(parameter)] for live, parameter in model.named_parameters() if live in decayed}
+
+
+def decayed_by_timm(model: nn.Module) -> set[str]:
+    """The parameters that plain timm decays with its default `filter_bias_and_bn=True`, asked of it itself.
+
+    Source: `timm.optim.param_groups_weight_decay`: everything of two dimensions or more that the model's
+    `no_weight_decay()` does not list.
+    """
+    names = parameter_names(model).by_id
+    return {names[id(p)] for group in _groups_of_timm(model) if group["weight_decay"] for p in group["params"]}
+
+
+def _groups_of_timm(model: nn.Module) -> list[Group]:
+    from timm.optim import param_groups_weight_decay
+
+    excluded: Collection[str] = getattr(model, "no_weight_decay", set)()
+    return param_groups_weight_decay(model, weight_decay=1.0, no_weight_decay_list=excluded)
 
 
 def nameless(

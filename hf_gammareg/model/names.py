@@ -1,35 +1,107 @@
 """Parameter names: the same whatever wraps the model, and the same for every layer of a kind."""
 
-import re
-from collections.abc import Mapping
-from typing import TypeVar
+from __future__ import annotations
 
-_Value = TypeVar("_Value")
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from hf_gammareg.errors import GammaRegError
+from hf_gammareg.model.whole import wraps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Names:
+    """The parameters of a model by canonical name: the one that each has in the model inside its wrappers."""
+
+    parameters: Mapping[str, nn.Parameter]
+    """In model order, each once: a shared one goes by the first of its names."""
+    by_id: Mapping[int, str]
+    """The canonical name of the parameter with this `id`."""
+    live: Mapping[str, str]
+    """The canonical name for each path from the model to a parameter, through wrappers and by every way to a shared
+    one: mostly what `named_parameters(remove_duplicate=False)` calls it."""
+
+    def canonical(self, names: Sequence[str]) -> list[str]:
+        """These names as canonical ones: they are, or the live model's, or those of this model in other wrappers."""
+        if all(name in self.parameters for name in names):
+            return list(names)
+        return as_known([self.live.get(name, name) for name in names], self.parameters)
+
+
+def parameter_names(model: nn.Module) -> Names:
+    """Name the parameters of a model as they are called where nothing wraps it or parts of it.
+
+    What counts is the class of a module, not what it is called: see `hf_gammareg.model.whole.WRAPPERS`. What a wrapper
+    has beside the model that it wraps (PEFT's `prompt_encoder`) goes by its name in the wrapper.
+
+    >>> model = nn.ModuleDict({"module": nn.Linear(2, 2)})
+    >>> list(parameter_names(nn.DataParallel(model)).parameters)
+    ['module.weight', 'module.bias']
+
+    Args:
+        model: any model, wrapped and sharded or not. An FSDP unit without `use_orig_params` has one `_flat_param`.
+
+    Raises:
+        GammaRegError: if two parameters would get one name.
+    """
+    parameters: dict[str, nn.Parameter] = {}
+    by_id: dict[int, str] = {}
+    live: dict[str, str] = {}
+    for path, name, parameter in _walk(model, "", ""):
+        if id(parameter) not in by_id:
+            if name in parameters:
+                raise GammaRegError(
+                    f"Expected a name of its own for each parameter, found two called {name!r} once the wrappers' "
+                    f"names are left out, one of them {path!r}. Rename what one of them is an attribute of."
+                )
+            parameters[name], by_id[id(parameter)] = parameter, name
+        live[path] = by_id[id(parameter)]
+    return Names(parameters=parameters, by_id=by_id, live=live)
+
+
+def _walk(module: nn.Module, path: str, name: str) -> Iterator[tuple[str, str, nn.Parameter]]:
+    """Every parameter, in the order of `named_parameters`, with its path and that without wrappers."""
+    for own, parameter in module._parameters.items():
+        if parameter is not None:
+            yield path + own, name + own, parameter
+    inner = wraps(module)
+    for own, child in module._modules.items():
+        if child is not None:
+            yield from _walk(child, f"{path}{own}.", name if own == inner else f"{name}{own}.")
+
+
+def as_known(names: Sequence[str], known: Collection[str]) -> list[str]:
+    """Names from where no model can be asked, as `known` has them.
+
+    A checkpoint that another library saved, or an optimizer's groups, may call parameters by what wrapped the model
+    then. Of the spellings without names of wrappers this is the first that holds most of the known names; names that
+    are all known stay as they are.
+
+    >>> as_known(["module.bn.weight", "module.module.weight"], {"bn.weight", "module.weight"})
+    ['bn.weight', 'module.weight']
+    """
+    inside = [".".join(part for part in name.split(".") if part not in _ANYWHERE) for name in names]
+    spellings = [*_spellings(list(names)), *_spellings(inside)]
+    apart = [spelling for spelling in spellings if len(set(spelling)) == len(set(names))]
+    return max(apart, key=lambda spelling: len(set(known).intersection(spelling)))
+
+
+def _spellings(names: list[str]) -> Iterator[list[str]]:
+    yield names
+    for prefix in _AT_ROOT:
+        shorter = [name.removeprefix(prefix) for name in names]
+        if shorter != names:
+            yield from _spellings(shorter)
+
 
 _ANYWHERE = ("_fsdp_wrapped_module", "_orig_mod", "_checkpoint_wrapped_module")
 """Names that FSDP, `torch.compile` and activation checkpointing put on the way to any submodule."""
 
-_AT_ROOT = ("module.", "base_model.model.")
-"""Prefixes of DDP and PEFT, which wrap the whole model. Inside a model these are ordinary names."""
-
-
-def canonical_name(name: str) -> str:
-    """Strip what DDP, FSDP, `torch.compile`, activation checkpointing and PEFT put into a parameter's name.
-
-    >>> canonical_name("module._orig_mod.layer1._checkpoint_wrapped_module.bn1.weight")
-    'layer1.bn1.weight'
-    >>> canonical_name("submodule.module.weight")
-    'submodule.module.weight'
-    """
-    name = ".".join(part for part in name.split(".") if part not in _ANYWHERE)
-    while name.startswith(_AT_ROOT):
-        name = next(name.removeprefix(prefix) for prefix in _AT_ROOT if name.startswith(prefix))
-    return name
-
-
-def by_canonical_name(values: Mapping[str, _Value]) -> dict[str, _Value]:
-    """The same mapping with canonical names as keys."""
-    return {canonical_name(name): value for name, value in values.items()}
+_AT_ROOT = ("module.", "base_model.model.", "base_model.", *(f"{part}." for part in _ANYWHERE))
+"""Prefixes of what wraps the whole model: DDP, PEFT, PEFT's prompt learning and those."""
 
 
 def place(name: str) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from hf_gammareg.errors import GammaRegError, some
-from hf_gammareg.model.names import canonical_name
+from hf_gammareg.model.names import parameter_names
 
 
 def whole_values(model: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
@@ -25,7 +25,7 @@ def whole_values(model: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
 
     Args:
         model: a model, wrapped and sharded or not.
-        names: canonical names of parameters (see `hf_gammareg.model.names.canonical_name`).
+        names: canonical names of parameters (see `hf_gammareg.model.names`).
 
     Returns:
         By name a flat float32 tensor on the CPU that shares no memory with the model.
@@ -36,16 +36,16 @@ def whole_values(model: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for unit, context in _units(model):
         with context:
-            live: dict[str, nn.Parameter] = {}
-            inner = _of_inner_units(unit)
-            for name, parameter in unit.named_parameters(remove_duplicate=False):
-                name = _name(model, unit, name)
-                if name in names and name not in found.keys() | live.keys() and id(parameter) not in inner:
-                    live[name] = parameter
+            here = {id(parameter) for parameter in unit.parameters()} - _of_inner_units(unit)
+            live = {
+                name: parameter
+                for name, parameter in parameter_names(model).parameters.items()
+                if name in names and name not in found and id(parameter) in here
+            }
             with _gathered(list(live.values())):
                 found |= _on_cpu({name: _full(parameter) for name, parameter in live.items()})
     if missing := set(names) - found.keys():
-        present = [canonical_name(name) for name, _ in model.named_parameters() if name.endswith("weight")]
+        present = [name for name in parameter_names(model).parameters if name.endswith("weight")]
         raise GammaRegError(
             f"Expected a model with the parameters that were analysed, found none called {some(missing)} (it has "
             f"{some(present)}). Pass the model whose gammas were found, wrapped or not."
@@ -85,11 +85,6 @@ def _of_inner_units(unit: nn.Module) -> set[int]:
 
 def _is_fsdp1(module: nn.Module) -> bool:
     return type(module).__name__ == "FullyShardedDataParallel"
-
-
-def _name(model: nn.Module, unit: nn.Module, name: str) -> str:
-    prefix = "" if unit is model else next(path for path, module in model.named_modules() if module is unit)
-    return canonical_name(f"{prefix}.{name}".lstrip("."))
 
 
 def _gathered(parameters: list[nn.Parameter]) -> AbstractContextManager[Any]:

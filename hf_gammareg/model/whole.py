@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -86,6 +86,34 @@ def _from_configuration(model: nn.Module) -> nn.Module:
     return built
 
 
+WRAPPERS = {
+    ("torch", "DataParallel"): "module",
+    ("torch", "DistributedDataParallel"): "module",
+    ("torch", "FullyShardedDataParallel"): "_fsdp_wrapped_module",
+    ("torch", "OptimizedModule"): "_orig_mod",
+    ("torch", "ActivationWrapper"): "_checkpoint_wrapped_module",
+    ("torch", "AveragedModel"): "module",
+    ("timm", "ModelEmaV2"): "module",
+    ("timm", "ModelEmaV3"): "module",
+    ("deepspeed", "DeepSpeedEngine"): "module",
+    ("peft", "PeftModel"): "base_model",
+    ("peft", "PeftMixedModel"): "base_model",
+    ("peft", "BaseTuner"): "model",
+    ("peft", "AdaptionPromptModel"): "model",
+}
+"""Classes that wrap a model or a part of it, by home package and name, each with the attribute that holds it."""
+
+
+def wraps(module: nn.Module) -> str | None:
+    """The attribute by which a module holds what it wraps; None for one that is no wrapper, whatever it is called.
+
+    >>> wraps(nn.DataParallel(nn.Linear(2, 2)))
+    'module'
+    """
+    found = (WRAPPERS.get((base.__module__.partition(".")[0], base.__name__)) for base in type(module).__mro__)
+    return next(filter(None, found), None)
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside the wrappers that data parallelism, `torch.compile` and PEFT put around it.
 
@@ -93,12 +121,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
     Linear(in_features=2, out_features=2, bias=True)
     """
     while True:
-        inner = getattr(model, "_orig_mod", None)
-        if type(model).__name__ in ("DataParallel", "DistributedDataParallel"):
-            inner = model.module
-        elif hasattr(model, "get_base_model"):
-            inner = cast(Any, model).get_base_model()
-        if not isinstance(inner, nn.Module) or inner is model:
+        attribute = wraps(model)
+        # Where accelerate compiles layer by layer it keeps the model that was, though not as a module.
+        inner = getattr(model, attribute) if attribute else model.__dict__.get("_orig_mod")
+        if not isinstance(inner, nn.Module):
             return model
         model = inner
 

@@ -7,8 +7,9 @@ parameter's moments for another's.
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch.optim import Optimizer
 
 from hf_gammareg.errors import GammaRegError, some
 from hf_gammareg.model.layouts import LIKE_PARAMETER, Group, Layout, nameless, plain_layouts
-from hf_gammareg.model.names import canonical_name
+from hf_gammareg.model.names import as_known, parameter_names
 
 logger = logging.getLogger(__name__)
 
@@ -64,11 +65,14 @@ def match_by_name(
         GammaRegError: later, from `load_state_dict`: names that do not match, a checkpoint without names that no known
             grouping or more than one fits, values that are not finite. The optimizer is as it was then.
     """
-    names = {id(parameter): canonical_name(name) for name, parameter in model.named_parameters()}
+    names = parameter_names(model).by_id
     layouts = plain_layouts(model)
     for inner in list(inner_optimizers(optimizer)) or [optimizer]:
+        place = itertools.count()
         for group in inner.param_groups:
-            group.setdefault("param_names", [names.get(id(p), "") for p in group["params"]])
+            given = group.get("param_names") or [f"parameter {next(place)} (not of the model)" for _ in group["params"]]
+            members = zip(group["params"], given, strict=True)
+            group["param_names"] = [names.get(id(parameter), name) for parameter, name in members]
         hook = partial(_load, layouts=layouts, say=say)
         if type(inner).load_state_dict is Optimizer.load_state_dict:
             inner.register_load_state_dict_pre_hook(hook)
@@ -106,7 +110,7 @@ def matched_state(
     """
     before = _saved_groups(saved)
     shapes = {n: tuple(p.shape) for g in groups for n, p in zip(g["param_names"], g["params"], strict=True)}
-    names = _names(before)
+    names = _names(before, shapes)
     if names is None:
         own = Layout(label="this run", groups=[group["param_names"] for group in groups], decays=_decays(groups))
         names = nameless(before, saved["state"], (*layouts, own), shapes)
@@ -160,11 +164,12 @@ def _saved_groups(saved: Any) -> list[Group]:
     return [dict(group) for group in groups or ()]
 
 
-def _names(groups: Sequence[Group]) -> list[list[str]] | None:
-    """The names that a state carries, or None."""
+def _names(groups: Sequence[Group], known: Collection[str]) -> list[list[str]] | None:
+    """The names that a state carries, as this run has them, or None."""
     if not all(isinstance(g.get("param_names"), list) and len(g["param_names"]) == len(g["params"]) for g in groups):
         return None
-    return [[canonical_name(name) for name in group["param_names"]] for group in groups]
+    names = iter(as_known([name for group in groups for name in group["param_names"]], known))
+    return [list(itertools.islice(names, len(group["params"]))) for group in groups]
 
 
 def _decays(groups: Sequence[Group]) -> list[bool | None]:

@@ -9,6 +9,7 @@ from torch import nn
 
 from hf_gammareg.graph.capture import capture
 from hf_gammareg.inputs.derive import arguments
+from hf_gammareg.model.names import parameter_names
 from hf_gammareg.model.whole import whole
 from hf_gammareg.roles.gammas import Gamma, GammaMap, Role
 from hf_gammareg.roles.walk import Use, analyse
@@ -64,7 +65,7 @@ def norm_parameters(model: nn.Module) -> dict[str, str]:
         for module in model.modules()
         for local, parameter in module.named_parameters(recurse=False)
     }
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameter_names(model).parameters.items():
         owner, local = owners[id(parameter)]
         if parameter.ndim == 1 and ("norm" in owner or "bn" in owner) and "bias" not in local and "beta" not in local:
             words = {"rms": "rms_norm", "group": "group_norm", "instance": "instance_norm", "layer": "layer_norm"}
@@ -77,7 +78,7 @@ def _assemble(
     model: nn.Module, uses: Mapping[str, list[Use]], kinds: Mapping[str, str], *, source: str, why: str
 ) -> GammaMap:
     gammas = []
-    for name, parameter in model.named_parameters():
+    for name, parameter in parameter_names(model).parameters.items():
         if name not in uses:
             continue
         found = uses[name]

@@ -45,7 +45,7 @@ class Gamma:
     """One gain of a normalization layer, and what the graph says of it."""
 
     name: str
-    """Parameter name, as in `model.named_parameters()`."""
+    """Parameter name, as in `named_parameters()` of the model before anything wrapped it or parts of it."""
     role: Role
     kind: str
     """`batch_norm`, `layer_norm`, `group_norm`, `instance_norm` or `rms_norm`."""

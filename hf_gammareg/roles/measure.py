@@ -17,7 +17,7 @@ from hf_gammareg.graph.nodes import Node
 from hf_gammareg.graph.ops import Effect
 from hf_gammareg.graph.replay import Replay, call
 from hf_gammareg.inputs.derive import arguments
-from hf_gammareg.model.names import place
+from hf_gammareg.model.names import parameter_names, place
 from hf_gammareg.roles.find import find_gammas
 from hf_gammareg.roles.gammas import Gamma, GammaMap, Role
 from hf_gammareg.roles.residual import Ancestry, Sum, find_sums
@@ -228,7 +228,7 @@ def _draw(model: nn.Module, gammas: GammaMap, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     betas = set(_betas(model).values())
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
+        for name, parameter in parameter_names(model).parameters.items():
             noise = torch.rand(parameter.shape, generator=generator, dtype=torch.float64).to(parameter.device)
             if name in gammas:
                 parameter.copy_(noise - 0.5 if gammas[name].zero_centered else noise + 0.5)
@@ -240,6 +240,6 @@ def _draw(model: nn.Module, gammas: GammaMap, seed: int) -> None:
 
 def _betas(model: nn.Module) -> dict[str, str]:
     """Names of gammas, each with that of the bias beside it."""
-    names = {name for name, _ in model.named_parameters()}
+    names = parameter_names(model).parameters
     pairs = ((name, f"{name.rpartition('.')[0]}.bias".lstrip(".")) for name in names if name.endswith("weight"))
     return {gamma: beta for gamma, beta in pairs if beta in names}

@@ -94,7 +94,7 @@ class GammaMonitorCallback(TrainerCallback):
         # The Trainer's own entry has both; evaluations, users' entries and ours have not.
         if self.monitor is None or not logs or not {"loss", "learning_rate"} <= logs.keys():
             return
-        rates = learning_rates(kwargs.get("optimizer"), self.monitor.model, self.monitor.names)
+        rates = learning_rates(kwargs.get("optimizer"), self.monitor.model, self.monitor.gammas.names)
         values = self.monitor.measure(state.global_step, rates or logs["learning_rate"])
         if self.trainer is not None:
             self.trainer.log(dict(values))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 from transformers import Trainer
 
@@ -25,88 +24,108 @@ from hf_gammareg.trainer.telling import say
 REPORT_NAME = "gamma_report.json"
 """The file that a run leaves in its `output_dir`, and in each checkpoint."""
 
-if TYPE_CHECKING:
-    _Base = Trainer
-else:
-    _Base = object
+
+def checkpoint_of(trainer: Trainer, wanted: str | bool | None) -> Path | None:
+    """The checkpoint that a run goes on from, looked into; None for a run that starts anew.
+
+    Args:
+        trainer: the Trainer, before training.
+        wanted: what its `train` was given as `resume_from_checkpoint`.
+
+    Raises:
+        GammaRegError: if the checkpoint is not whole, or from another model or number of processes.
+    """
+    if not wanted:
+        return None
+    folder = last_checkpoint(trainer.args.output_dir, _warn) if wanted is True else Path(wanted)
+    check_checkpoint(
+        folder,
+        world_size=trainer.args.world_size,
+        sharded=trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled,
+        same_data=not trainer.args.ignore_data_skip,
+    )
+    return folder
 
 
-class ResumeMixin(_Base):
-    """What makes a Trainer resume by names: weights, optimizer state and decisions."""
+def resume_by_name(trainer: Trainer, optimizer: Any, model: Any, folder: Path | None, state: Mapping[str, Any]) -> None:
+    """Make an optimizer load by name, and compare the policy with that of the checkpoint that a run goes on from.
 
-    _resumed: Path | None = None
-    _by_name: bool = False
-    """Whether the optimizer is ours to arrange; one that the caller passed is not."""
+    Args:
+        trainer: the Trainer that made the optimizer.
+        optimizer: one whose groups the policy has arranged.
+        model: the model of its parameters.
+        folder: the checkpoint, or None.
+        state: the policy's (see `hf_gammareg.PolicyState`).
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
-        """Train as `Trainer.train` does; a checkpoint is looked into first.
+    Raises:
+        GammaRegError: if DeepSpeed, which finds its optimizer state by position, is to go on with another policy.
+    """
+    if isinstance(optimizer, Optimizer) and not trainer.is_deepspeed_enabled:
+        match_by_name(optimizer, model, say=_warn)
+    if folder is None or not (saved := _saved_policy(folder / REPORT_NAME)):
+        return
+    differs = difference(saved, state)
+    if differs and trainer.is_deepspeed_enabled:
+        raise GammaRegError(
+            f"Expected the gammas to decay as in the checkpoint, since DeepSpeed finds its optimizer state by "
+            f"position, found another policy. {differs} Resume with the checkpoint's policy, or start anew from "
+            "its weights."
+        )
+    if differs and trainer.is_world_process_zero():
+        _warn(differs)
 
-        Raises:
-            GammaRegError: if the checkpoint is not whole, or from another model or number of processes.
-        """
-        self._resumed = None
-        if resume_from_checkpoint:
-            self._resumed = (
-                last_checkpoint(self.args.output_dir, _warn)
-                if resume_from_checkpoint is True
-                else Path(resume_from_checkpoint)
-            )
-            check_checkpoint(
-                self._resumed,
-                world_size=self.args.world_size,
-                sharded=self.is_fsdp_enabled or self.is_deepspeed_enabled,
-                same_data=not self.args.ignore_data_skip,
-            )
-        return super().train(str(self._resumed) if self._resumed else None, *args, **kwargs)
 
-    def _resume_by_name(self, optimizer: Optimizer, model: Any, state: dict[str, Any]) -> None:
-        """Make the optimizer load by name, and compare the policy's state with that of the checkpoint resumed from."""
-        self._by_name = isinstance(optimizer, Optimizer) and not self.is_deepspeed_enabled
-        if self._by_name:
-            match_by_name(optimizer, model, say=_warn)
-        if self._resumed is None or not (saved := _saved_policy(self._resumed / REPORT_NAME)):
-            return
-        differs = difference(saved, state)
-        if differs and self.is_deepspeed_enabled:
-            raise GammaRegError(
-                f"Expected the gammas to decay as in the checkpoint, since DeepSpeed finds its optimizer state by "
-                f"position, found another policy. {differs} Resume with the checkpoint's policy, or start anew from "
-                "its weights."
-            )
-        if differs and self.is_world_process_zero():
-            _warn(differs)
+def load_states(trainer: Trainer, load: Callable[[], None], checkpoint: str | None, *, by_name: bool) -> None:
+    """Load the states of optimizer and scheduler, and see that the run does not go on from others.
 
-    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        with _fits("optimizer and scheduler states", checkpoint):
-            super()._load_optimizer_and_scheduler(checkpoint)
-        inner = unwrapped_optimizer(self.optimizer)
-        if checkpoint is None or not isinstance(inner, Optimizer):
-            return
-        if self.is_fsdp_enabled and not inner.state and _keeps_state(inner):
-            # accelerate 1.15 reads into what the fresh optimizer holds, and that is nothing.
-            raise GammaRegError(
-                f"Expected FSDP to load the optimizer state of {checkpoint!r}, found that it loaded none and would go "
-                "on from fresh moments. Use FSDP2, or with FSDP1 fsdp_state_dict_type FULL_STATE_DICT for saving too, "
-                "or start anew from the checkpoint's weights."
-            )
-        if self._by_name:
-            fit_scheduler(self.lr_scheduler, inner)
+    Args:
+        trainer: the Trainer.
+        load: its own way to load them.
+        checkpoint: what it loads them from; None: it does not.
+        by_name: whether the policy has arranged the groups, so that they may be others than in the checkpoint.
 
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        report = Path(self.args.output_dir or "") / REPORT_NAME
-        if self.args.should_save and report.is_file():
-            write_whole(Path(output_dir) / REPORT_NAME, report.read_text(encoding="utf-8"))
-        super()._save_optimizer_and_scheduler(output_dir)
+    Raises:
+        GammaRegError: if they don't fit this run, or none were loaded.
+    """
+    with _fits("optimizer and scheduler states", checkpoint):
+        load()
+    optimizer = unwrapped_optimizer(trainer.optimizer)
+    if checkpoint is None or not isinstance(optimizer, Optimizer):
+        return
+    if trainer.is_fsdp_enabled and not optimizer.state and _keeps_state(optimizer):
+        # accelerate 1.15 reads into what the fresh optimizer holds, and that is nothing.
+        raise GammaRegError(
+            f"Expected FSDP to load the optimizer state of {checkpoint!r}, found that it loaded none and would go "
+            "on from fresh moments. Use FSDP2, or with FSDP1 fsdp_state_dict_type FULL_STATE_DICT for saving too, "
+            "or start anew from the checkpoint's weights."
+        )
+    if by_name and not trainer.is_deepspeed_enabled:
+        fit_scheduler(trainer.lr_scheduler, optimizer)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        with _fits("weights", resume_from_checkpoint):
-            if self.is_fsdp_enabled or not load_renamed(self.model if model is None else model, resume_from_checkpoint):
-                super()._load_from_checkpoint(resume_from_checkpoint, model)
 
-    def _load_best_model(self) -> None:
-        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if sharded or not load_renamed(self.model, self.state.best_model_checkpoint):
-            super()._load_best_model()
+def load_weights(trainer: Trainer, load: Callable[[], None], checkpoint: str | None, model: Any = None) -> None:
+    """Load a checkpoint's weights in the Trainer's own way, `load`, or by the names of the Hub where it has those.
+
+    Raises:
+        GammaRegError: if they don't fit the model.
+    """
+    with _fits("weights", checkpoint):
+        if trainer.is_fsdp_enabled or not load_renamed(trainer.model if model is None else model, checkpoint):
+            load()
+
+
+def load_best_weights(trainer: Trainer, load: Callable[[], None]) -> None:
+    """Load the weights of the best checkpoint, as `load_weights` does those of the one to resume from."""
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if sharded or not load_renamed(trainer.model, trainer.state.best_model_checkpoint):
+        load()
+
+
+def keep_report(trainer: Trainer, folder: str) -> None:
+    """Put a copy of the run's report into a checkpoint, for `resume_by_name` to compare with."""
+    report = Path(trainer.args.output_dir or "") / REPORT_NAME
+    if trainer.args.should_save and report.is_file():
+        write_whole(Path(folder) / REPORT_NAME, report.read_text(encoding="utf-8"))
 
 
 def _keeps_state(optimizer: Optimizer) -> bool:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging as _logging
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch.optim import Optimizer
 from transformers.utils import logging
 
-from hf_gammareg.decay.budget import decay_budget
+from hf_gammareg.decay.budget import decay_budget, decay_kind
 from hf_gammareg.decay.optimizers import unwrapped_optimizer
 from hf_gammareg.decay.regroup import Outcome
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.show.report import add_to_report
+from hf_gammareg.roles.gammas import GammaMap, unknown_text
+from hf_gammareg.show.report import add_to_report, summary_line, write_report
 
 logger = _logging.getLogger(__name__)
 
@@ -31,14 +32,68 @@ def say(line: str, *, loudly: bool = False) -> None:
         print(f"hf_gammareg: {line}", file=sys.stderr, flush=True)
 
 
-def tell_outcome(outcome: Outcome, optimizer: Any, option: Any) -> None:
-    """Warn where an optimizer has groups of its own making.
+def tell_left_alone(name: str) -> None:
+    """Warn that a Trainer, by the name of its class, was given an optimizer of the user's."""
+    logger.warning(
+        f"{name} was given an optimizer and leaves its groups as they are: no gamma policy applies. To apply one, "
+        "build it from hf_gammareg.param_groups(model, ...)."
+    )
+
+
+def tell_policy(
+    gammas: GammaMap,
+    decays: Mapping[str, bool],
+    plain: Collection[str],
+    outcome: Outcome,
+    optimizer: Any,
+    option: Any,
+    report: Path | None,
+    *,
+    policy: Any,
+    weight_decay: float,
+    gamma_weight_decay: float | None,
+) -> None:
+    """Log the one line, loudly where something is amiss, and write the report.
 
     Args:
+        gammas: the gammas of the model.
+        decays: `{parameter name: decays}`.
+        plain: the gammas that the Trainer would decay by itself.
         outcome: what became of the decisions (see `hf_gammareg.decay.regroup`).
         optimizer: the optimizer.
         option: its name in `TrainingArguments.optim`.
+        report: where the report goes; None: there is none.
+        policy: the policy that decided.
+        weight_decay: the run's.
+        gamma_weight_decay: a strength of its own for the gammas that decay.
     """
+    line = summary_line(
+        gammas,
+        decays,
+        {name: name in plain for name in gammas.names},
+        policy=policy,
+        strength=weight_decay if gamma_weight_decay is None else gamma_weight_decay,
+    )
+    _tell_outcome(outcome, optimizer, option)
+    if outcome != "lost":
+        say(line, loudly=bool(unknown_text(gammas)))
+    if report:
+        write_report(
+            report,
+            gammas,
+            decays,
+            policy=policy,
+            weight_decay=weight_decay,
+            gamma_weight_decay=gamma_weight_decay,
+            optimizer=type(optimizer).__name__,
+            decay_kind=str(decay_kind(optimizer)),
+            honoured=outcome != "lost",
+            summary=line,
+        )
+
+
+def _tell_outcome(outcome: Outcome, optimizer: Any, option: Any) -> None:
+    """Warn where an optimizer has groups of its own making."""
     name = f"{type(optimizer).__name__} (optim={getattr(option, 'value', option)})"
     if outcome == "lost":
         say(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging as _logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial, update_wrapper
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate.utils import send_to_device
@@ -14,27 +15,40 @@ from accelerate.utils.deepspeed import DummyOptim
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from hf_gammareg.decay.budget import decay_kind
 from hf_gammareg.decay.groups import check_ranks, check_strength
 from hf_gammareg.decay.policy import decide, find_rule, policy_name
 from hf_gammareg.decay.policy_state import PolicyState
 from hf_gammareg.decay.regroup import Outcome, groups_of, regroup
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.graph.capture import same_random_state
-from hf_gammareg.model.names import by_canonical_name, canonical_name
+from hf_gammareg.model.names import parameter_names
 from hf_gammareg.model.whole import placement, unwrapped
 from hf_gammareg.roles.find import find_gammas
-from hf_gammareg.roles.gammas import GammaMap, Role, unknown_text
-from hf_gammareg.show.report import summary_line, write_report
-from hf_gammareg.trainer.card import CardMixin
+from hf_gammareg.roles.gammas import GammaMap, Role
+from hf_gammareg.trainer.card import complete_card
+from hf_gammareg.trainer.given import arguments, first
 from hf_gammareg.trainer.monitor import attach_monitors
-from hf_gammareg.trainer.resume import REPORT_NAME, ResumeMixin
-from hf_gammareg.trainer.telling import say, tell_budget, tell_outcome
+from hf_gammareg.trainer.resume import (
+    REPORT_NAME,
+    checkpoint_of,
+    keep_report,
+    load_best_weights,
+    load_states,
+    load_weights,
+    resume_by_name,
+)
+from hf_gammareg.trainer.telling import tell_budget, tell_left_alone, tell_policy
 
 logger = _logging.getLogger(__name__)
 
 
-class GammaRegTrainerMixin(CardMixin, ResumeMixin):
+if TYPE_CHECKING:
+    _Base = Trainer
+else:
+    _Base = object
+
+
+class GammaRegTrainerMixin(_Base):
     """What makes a Trainer put the gammas where the policy says; for `Seq2SeqTrainer` and others.
 
     The options are those of `GammaRegArguments`; with plain `TrainingArguments` they have their defaults. An
@@ -46,8 +60,10 @@ class GammaRegTrainerMixin(CardMixin, ResumeMixin):
     """
 
     _analysis: tuple[nn.Module, GammaMap] | None = None
-    _made_optimizer: bool = False
-    _outcome: Outcome = "lost"
+    _outcome: Outcome | None = None
+    """What became of the decisions; None where no optimizer has been made."""
+    _resumed: Path | None = None
+    """The checkpoint that training goes on from."""
 
     @property
     def gammas(self) -> GammaMap:
@@ -89,61 +105,102 @@ class GammaRegTrainerMixin(CardMixin, ResumeMixin):
             logger.info(f"No example batch from the training set ({type(error).__name__}: {error}).")
             return None
 
-    def train(self, *args: Any, **kwargs: Any) -> Any:
-        """Train as `Trainer.train` does; the roles are found first, before anything wraps the model."""
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Train as `Trainer.train` does; a checkpoint is looked into, and roles are found before the model is wrapped.
+
+        Raises:
+            GammaRegError: if the checkpoint is not whole, or from another model or number of processes.
+        """
         if self.model_init is None:
             self._analysed()
         attach_monitors(self)
-        return super().train(*args, **kwargs)
+        self._resumed = checkpoint_of(self, resume_from_checkpoint)
+        return super().train(str(self._resumed) if self._resumed else resume_from_checkpoint, *args, **kwargs)
 
-    def call_model_init(self, trial: Any = None) -> nn.Module:
+    def call_model_init(self, *args: Any, **kwargs: Any) -> nn.Module:
         """Make the model as `Trainer.call_model_init` does, and find its roles if training is to follow at once."""
-        model = super().call_model_init(trial)
+        model = super().call_model_init(*args, **kwargs)
         if getattr(self, "is_in_train", False):
             self._analysis = self._analyse(model)
         return model
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """The names that the Trainer itself decays, with the gammas that the policy decays in place of its own."""
-        decays = by_canonical_name(self.gamma_decays)
-        others = [name for name in super().get_decay_parameter_names(model) if canonical_name(name) not in decays]
-        return others + [name for name, _ in model.named_parameters() if decays.get(canonical_name(name))]
+        live, decays = parameter_names(model).live, self.gamma_decays
+        others = [path for path in super().get_decay_parameter_names(model) if live.get(path, path) not in decays]
+        return others + [path for path, name in live.items() if decays.get(name)]
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, *args: Any, **kwargs: Any) -> torch.optim.Optimizer:
         """Make the optimizer as the Trainer does, with each gamma where the policy says; log it, write the report."""
-        given = self.optimizer is not None and not isinstance(self.optimizer, DummyOptim)
-        optimizer = super().create_optimizer() if model is None else super().create_optimizer(model)
-        if not given:
-            self._made_optimizer = True
-            self._outcome = self._regroup(optimizer, self.model if model is None else model)
-            check_ranks(getattr(optimizer, "param_groups", ()))
-            self._tell()
-            if self._outcome != "lost":
-                state = PolicyState(self.gammas, self.gamma_decays, self._option("policy")).state_dict()
-                self._resume_by_name(optimizer, self.model if model is None else model, state)
-        elif not self._made_optimizer:
-            logger.warning(
-                f"{type(self).__name__} was given an optimizer and leaves its groups as they are: no gamma policy "
-                "applies. To apply one, build it from hf_gammareg.param_groups(model, ...)."
-            )
+        given, make = self.optimizer, partial(super().create_optimizer, *args, **kwargs)
+        optimizer = make()
+        if given is None or isinstance(given, DummyOptim):
+            model = arguments(make).get("model")
+            self._apply_policy(optimizer, self.model if model is None else model)
+        elif self._outcome is None:
+            tell_left_alone(type(self).__name__)
         return optimizer
 
-    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+    def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
         """Make the scheduler as the Trainer does; say and report what decay alone is going to do to a gamma."""
-        given = self.lr_scheduler is not None
-        scheduler = super().create_scheduler(num_training_steps, optimizer)
-        if self._policy_applied and not given and self.is_world_process_zero():
+        given, make = self.lr_scheduler, partial(super().create_scheduler, *args, **kwargs)
+        scheduler = make()
+        if self._policy_applied and given is None and self.is_world_process_zero():
             names = [gamma.name for gamma in self.gammas if gamma.trainable and self.gamma_decays[gamma.name]]
-            optimizer = self.optimizer if optimizer is None else optimizer
-            tell_budget(optimizer, scheduler, num_training_steps, names, self._report_path)
+            asked = {"optimizer": None} | arguments(make)
+            optimizer = self.optimizer if asked["optimizer"] is None else asked["optimizer"]
+            tell_budget(optimizer, scheduler, asked["num_training_steps"], names, self._report_path)
         return scheduler
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write `README.md` as `Trainer.create_model_card` does, with a section on the gammas and what was measured.
+
+        The arguments are those of the Trainer. Tags of this library are added; every number of the last evaluation
+        becomes a result in the metadata, where task and data set are known. With `load_best_model_at_end` it is the
+        evaluation of the weights that were loaded.
+        """
+        write = partial(super().create_model_card, *args, **kwargs)
+        write()
+        if self.is_world_process_zero():
+            asked, applied = arguments(write), self._policy_applied
+            complete_card(self, asked, self.gammas, self.gamma_decays, applied=applied, **self._settings)
+
+    def _load_optimizer_and_scheduler(self, *args: Any, **kwargs: Any) -> None:
+        load = partial(super()._load_optimizer_and_scheduler, *args, **kwargs)
+        load_states(self, load, first(load), by_name=self._policy_applied)
+
+    def _save_optimizer_and_scheduler(self, *args: Any, **kwargs: Any) -> None:
+        save = partial(super()._save_optimizer_and_scheduler, *args, **kwargs)
+        keep_report(self, first(save))
+        save()
+
+    def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        load = partial(super()._load_from_checkpoint, *args, **kwargs)
+        load_weights(self, load, first(load), arguments(load).get("model"))
+
+    def _load_best_model(self, *args: Any, **kwargs: Any) -> None:
+        load_best_weights(self, partial(super()._load_best_model, *args, **kwargs))
 
     def _option(self, name: str) -> Any:
         return getattr(self.args, f"gamma_{name}", "guidelines" if name == "policy" else None)
 
+    @property
+    def _settings(self) -> dict[str, Any]:
+        strengths = {"weight_decay": self.args.weight_decay, "gamma_weight_decay": self._option("weight_decay")}
+        return {"policy": self._option("policy"), **strengths}
+
+    @property
+    def _policy_applied(self) -> bool:
+        return self._outcome in ("kept", "moved")
+
+    @property
+    def _report_path(self) -> Path | None:
+        return Path(self.args.output_dir) / REPORT_NAME if self.args.output_dir else None
+
     def _plain_rule(self, gammas: GammaMap, model: nn.Module) -> set[str]:
         # What the Trainer that this is mixed into would do: a policy to compare with.
-        return set(gammas.names) & set(super().get_decay_parameter_names(model))
+        live = parameter_names(model).live
+        return set(gammas.names) & {live.get(path, path) for path in super().get_decay_parameter_names(model)}
 
     def _analysed(self) -> tuple[nn.Module, GammaMap]:
         # After training under FSDP the model is a wrapper, with the model that was analysed among its modules.
@@ -157,57 +214,30 @@ class GammaRegTrainerMixin(CardMixin, ResumeMixin):
         with same_random_state():
             return model, _find_gammas(model, self.gamma_example_inputs())
 
-    def _regroup(self, optimizer: torch.optim.Optimizer, model: Any) -> Outcome:
-        """Name the groups' members and give gammas their own strength; return whether the groups hold the decisions."""
-        decays = by_canonical_name(self.gamma_decays)
+    def _apply_policy(self, optimizer: Any, model: Any) -> None:
+        """Put the gammas of a fresh optimizer where the policy says, say and report it, and make it resume by name."""
+        decays, settings = self.gamma_decays, self._settings
+        strengths = {name: settings[name] for name in ("weight_decay", "gamma_weight_decay")}
         config = self.accelerator.state.deepspeed_plugin.deepspeed_config if self.is_deepspeed_enabled else {}
         groups = groups_of(optimizer, model, decays, config)
-        strengths = {"weight_decay": self.args.weight_decay, "gamma_weight_decay": self._option("weight_decay")}
-        outcome = regroup(optimizer, groups, model, decays, **strengths)
-        if outcome != "lost":
+        self._outcome = regroup(optimizer, groups, model, decays, **strengths)
+        if self._policy_applied:
             # Layers may have been frozen since the analysis.
-            states = {canonical_name(name): parameter.requires_grad for name, parameter in model.named_parameters()}
-            now = tuple(replace(gamma, trainable=states[canonical_name(gamma.name)]) for gamma in self.gammas)
+            parameters = parameter_names(model).parameters
+            now = tuple(replace(gamma, trainable=parameters[gamma.name].requires_grad) for gamma in self.gammas)
             self._analysis = self._analysed()[0], replace(self.gammas, gammas=now)
-        return outcome
+        check_ranks(getattr(optimizer, "param_groups", ()))
+        analysed, gammas = self._analysed()
+        if self.is_world_process_zero():
+            plain, where = self._plain_rule(gammas, analysed), self._report_path
+            tell_policy(gammas, decays, plain, self._outcome, optimizer, self.args.optim, where, **settings)
+        if self._policy_applied:
+            state = PolicyState(gammas, decays, settings["policy"]).state_dict()
+            resume_by_name(self, optimizer, model, self._resumed, state)
 
-    @property
-    def _policy_applied(self) -> bool:
-        return self._made_optimizer and self._outcome != "lost"
 
-    @property
-    def _report_path(self) -> Path | None:
-        return Path(self.args.output_dir) / REPORT_NAME if self.args.output_dir else None
-
-    def _tell(self) -> None:
-        """Log the one line, loudly where something is amiss, and write the report; on the main process only."""
-        if not self.is_world_process_zero():
-            return
-        model, gammas = self._analysed()
-        decays, plain, own = self.gamma_decays, self._plain_rule(gammas, model), self._option("weight_decay")
-        line = summary_line(
-            gammas,
-            decays,
-            {name: name in plain for name in gammas.names},
-            policy=self._option("policy"),
-            strength=self.args.weight_decay if own is None else own,
-        )
-        tell_outcome(self._outcome, self.optimizer, self.args.optim)
-        if self._outcome != "lost":
-            say(line, loudly=bool(unknown_text(gammas)))
-        if self._report_path:
-            write_report(
-                self._report_path,
-                gammas,
-                decays,
-                policy=self._option("policy"),
-                weight_decay=self.args.weight_decay,
-                gamma_weight_decay=own,
-                optimizer=type(self.optimizer).__name__,
-                decay_kind=str(decay_kind(self.optimizer)),
-                honoured=self._outcome != "lost",
-                summary=line,
-            )
+# help() and editors show what the Trainer takes.
+update_wrapper(GammaRegTrainerMixin.create_model_card, Trainer.create_model_card, assigned=(), updated=())
 
 
 class GammaRegTrainer(GammaRegTrainerMixin, Trainer):

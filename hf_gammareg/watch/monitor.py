@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from hf_gammareg.decay.optimizers import unwrapped_optimizer
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.model.names import canonical_name
+from hf_gammareg.model.names import parameter_names
 from hf_gammareg.model.values import is_main_process, whole_values
 from hf_gammareg.roles.gammas import GammaMap, Role
 from hf_gammareg.watch.history import History, plot_history
@@ -95,12 +95,6 @@ class GammaMonitor:
         self.residual_modules: tuple[str, ...] = ()
         """Paths of the modules with the residual sums, by number; known once a probe has measured."""
         self._probe = None if probe is None else ResidualProbe(model, probe)
-        self._names = {gamma.name: canonical_name(gamma.name) for gamma in gammas}
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Canonical names of the gammas."""
-        return tuple(self._names.values())
 
     def resume(self, step: int) -> None:
         """Drop what the history holds of later steps, because the run goes on from this one.
@@ -127,19 +121,17 @@ class GammaMonitor:
             GammaRegError: if `lr` is of another kind, the model lacks a gamma, or a probe finds a model that is sharded
                 or can't be traced.
         """
-        rates = learning_rates(lr, self.model, self.names)
-        values = whole_values(self.model, self.names)
+        rates = learning_rates(lr, self.model, self.gammas.names)
+        values = whole_values(self.model, self.gammas.names)
         gains = {
-            gamma.name: values[self._names[gamma.name]].double() + (1.0 if gamma.zero_centered else 0.0)
-            for gamma in self.gammas
+            gamma.name: values[gamma.name].double() + (1.0 if gamma.zero_centered else 0.0) for gamma in self.gammas
         }
         found: dict[str, float] = {}
         for role in Role:
             if members := self.gammas.by_role(role):
                 found |= _statistics(f"gamma/{role}", [gains[gamma.name] for gamma in members], self.near_zero)
         trained = [gamma.name for gamma in self.gammas.by_role(Role.ABSORBED) if gamma.trainable]
-        known = [name for name in trained if self._names[name] in rates]
-        found |= _effective([(rates[self._names[name]], gains[name]) for name in known])
+        found |= _effective([(rates[name], gains[name]) for name in trained if name in rates])
         if self._probe:
             sums = self._probe.measure()
             self.residual_modules = tuple(total.module for total in sums)
@@ -181,20 +173,21 @@ def learning_rates(
         return {}
     if isinstance(lr, int | float | Tensor):
         return dict.fromkeys(names, float(lr))
+    known = parameter_names(model)
     if isinstance(lr, Mapping):
-        given = {canonical_name(name): float(value) for name, value in lr.items()}
+        given = dict(zip(known.canonical(list(lr)), map(float, lr.values()), strict=True))
         return {name: given[name] for name in names if name in given}
     if not hasattr(lr, "param_groups"):
         raise GammaRegError(
             f"Expected `lr` to be a number, a dictionary by parameter name or an optimizer, found {type(lr).__name__}. "
             "Pass one of these, or None to leave the effective learning rate out."
         )
-    by_id = {id(parameter): canonical_name(name) for name, parameter in model.named_parameters()}
     rates: dict[str, float] = {}
     for group in unwrapped_optimizer(lr).param_groups:
-        members = group.get("param_names") or [by_id.get(id(parameter), "") for parameter in group["params"]]
+        members = group.get("param_names") or [known.by_id.get(id(parameter), "") for parameter in group["params"]]
         if group.get("lr") is not None:
-            rates |= dict.fromkeys(map(canonical_name, members), float(group["lr"]))
+            rates |= dict.fromkeys(members, float(group["lr"]))
+    rates = dict(zip(known.canonical(list(rates)), rates.values(), strict=True))
     return {name: rates[name] for name in names if name in rates}
 
 

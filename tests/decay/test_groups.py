@@ -12,7 +12,7 @@ from torch import nn
 from hf_gammareg import find_gammas, param_groups
 from hf_gammareg.decay.groups import check_strength, place_gammas
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.model.names import canonical_name
+from hf_gammareg.model.names import parameter_names
 
 NAMES = ["conv.weight", "conv.bias", "bn.weight", "bn.bias", "block.0.weight", "block.0.bias", "fc.weight", "fc.bias"]
 GAMMAS = ["bn.weight", "block.0.weight"]
@@ -120,17 +120,12 @@ def test_names_are_canonical_whatever_wraps_the_model():
     wrapped = nn.DataParallel(torch.compile(plain))
     raw = [name for name, _ in wrapped.named_parameters()]
     assert raw[4] == "module._orig_mod.block.0._checkpoint_wrapped_module.weight"
-    assert [canonical_name(name) for name in raw] == NAMES
+    assert list(parameter_names(wrapped).parameters) == NAMES
+    assert parameter_names(wrapped).live == dict(zip(raw, NAMES, strict=True))
     groups = place_gammas(
         [{"params": wrapped.parameters(), "weight_decay": 0.1}], wrapped, dict.fromkeys(GAMMAS, False), weight_decay=0.1
     )
     assert groups[1]["param_names"] == GAMMAS
-
-
-def test_canonical_name_strips_prefixes_not_characters():
-    kept = ["submodule.module.weight", "my_orig_mod.weight", "base_model.weight", "modules.0.weight"]
-    assert [canonical_name(name) for name in kept] == kept
-    assert canonical_name("base_model.model.module.a") == canonical_name("_fsdp_wrapped_module.a") == "a"
 
 
 def test_a_parameter_in_two_groups_raises():

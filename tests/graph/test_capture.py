@@ -2,7 +2,6 @@
 
 import copy
 import gc
-import gc
 import logging
 import random
 import subprocess

@@ -494,3 +494,60 @@ def test_the_model_stays_as_it_was(tmp_path):
     assert len(ours.gammas) == 5
     assert not model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+class OfAnotherLibrary(Trainer):
+    """A trainer whose methods have signatures of their own, as those of TRL and sentence-transformers have."""
+
+    def create_model_card(self, model_name=None, dataset_name=None, tags=None):
+        super().create_model_card(model_name=model_name, tags=tags)
+
+    def _load_from_checkpoint(self, checkpoint_path):
+        super()._load_from_checkpoint(checkpoint_path)
+
+    def create_optimizer(self):
+        return super().create_optimizer()
+
+    def call_model_init(self, trial=None):
+        return super().call_model_init(trial)
+
+
+class HandsOn:
+    """Another mixin, which hands on whatever it is given."""
+
+    def create_model_card(self, *args, **kwargs):
+        super().create_model_card(*args, **kwargs)
+
+    def _load_from_checkpoint(self, *args, **kwargs):
+        super()._load_from_checkpoint(*args, **kwargs)
+
+    def create_scheduler(self, *args, **kwargs):
+        return super().create_scheduler(*args, **kwargs)
+
+
+class OnAnotherLibrary(GammaRegTrainerMixin, OfAnotherLibrary):
+    pass
+
+
+class OnAnotherMixin(GammaRegTrainerMixin, HandsOn, Trainer):
+    pass
+
+
+@pytest.mark.parametrize("cls", [OnAnotherLibrary, OnAnotherMixin])
+def test_bases_with_signatures_of_their_own(cls, tmp_path):
+    saved = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4}
+    whole = trainer(tmp_path / "whole", cls=cls, **saved)
+    whole.train()
+    resumed = trainer(tmp_path / "resumed", vit(seed=1), cls=cls, **saved)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert "decay_budget" in json.loads((tmp_path / "resumed" / "gamma_report.json").read_text())
+    if cls is OnAnotherLibrary:
+        resumed.create_model_card("a name", "a data set", tags="mine")
+    else:
+        resumed.create_model_card("en", None, "mine", "a name")
+    card = (tmp_path / "resumed" / "README.md").read_text()
+    assert "a name" in card
+    assert "- mine\n" in card
+    assert "## Weight decay on the normalization gains" in card
