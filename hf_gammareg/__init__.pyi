@@ -3,6 +3,8 @@ from .decay.groups import apply_lr_scale, check_ranks, param_groups
 from .decay.policy import decide
 from .decay.policy_state import PolicyState
 from .errors import GammaRegError
+from .graph.custom import add_op
+from .graph.rows import Effect, OpRow
 from .resume.matching import fit_scheduler, match_by_name
 from .roles.find import find_gammas
 from .roles.gammas import Gamma, GammaMap, Role
@@ -17,6 +19,7 @@ from .watch.monitor import GammaMonitor
 __version__: str
 __all__ = [
     "DecayBudget",
+    "Effect",
     "Gamma",
     "GammaMap",
     "GammaMonitor",
@@ -26,9 +29,11 @@ __all__ = [
     "GammaRegTrainer",
     "GammaRegTrainerMixin",
     "Measurement",
+    "OpRow",
     "PolicyState",
     "Role",
     "__version__",
+    "add_op",
     "apply_lr_scale",
     "check_card",
     "check_ranks",

@@ -1,5 +1,6 @@
 """A model as a graph of activations.
 
-Read `ops` (what each op does to a scale, and why), `nodes` (the graph), `program` (an exported program, read),
+Read `rows` (what can be said of an op), `ops` (the table: what is said of each, by `rules` where its arguments decide),
+`custom` (a user's own), `runs` (other ways to run one), `nodes` (the graph), `program` (an exported program, read),
 `capture` (from a model to its graph), `replay` (the same program run on real values).
 """

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_gammareg.graph.ops import OPS, Effect, Row
+from hf_gammareg.graph.rows import Effect, OpRow
 
 WEIGHT_ARGUMENTS = ("weight", "bias", "running_mean", "running_var", "norm_weight")
 """Where ops of effect MIX and NORM take their weights, by the names of their schemas."""
-MATRIX_PRODUCTS = ("matmul", "mm", "bmm", "einsum", "addmm", "baddbmm")
-"""Products where a parameter of the model's is a weight, on whichever side it stands."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -21,8 +19,10 @@ class Node:
     """Position in topological order."""
     op: str
     """ATen's name without overload and in-place underscore, or `input`, `parameter`, `buffer`."""
+    row: OpRow | None
+    """What the table says of the op with these arguments, if it says anything."""
     arguments: dict[str, Any]
-    """Arguments by the names of the op's schema; values may be Nodes or lists of them."""
+    """Arguments by the names that the row gives them; values may be Nodes or lists of them."""
     inputs: tuple[Node, ...]
     """The Nodes whose values it reads, in order: not those that only lend a shape or dtype."""
     shape: tuple[int, ...] | None
@@ -41,15 +41,9 @@ class Node:
     activation: bool = False
     """A value that the network passes on, against weights, masks and constants."""
 
-    @property
-    def row(self) -> Row | None:
-        """This op's row in the table, if it has one."""
-        return OPS.get(self.op)
-
     def effect(self, *effects: Effect) -> bool:
         """Whether the op's row says one of these effects."""
-        row = OPS.get(self.op)
-        return row is not None and row.effect in effects
+        return self.row is not None and self.row.effect in effects
 
     def operands(self, *names: str) -> list[Node]:
         """The Nodes among the arguments of these names."""
@@ -100,7 +94,8 @@ def mark_activations(nodes: list[Node]) -> None:
     as_weight, as_token = [False] * len(nodes), [False] * len(nodes)
     for node in reversed(nodes):
         weights = node.operands(*WEIGHT_ARGUMENTS)
-        beside_input = node.op in MATRIX_PRODUCTS and of_input[node.index]
+        # On whichever side of a product with an activation a parameter stands, it is a weight.
+        beside_input = of_input[node.index] and not (node.row and node.row.tokens)
         for read in node.inputs:
             i = read.index
             if of_input[i] or not of_parameter[i]:

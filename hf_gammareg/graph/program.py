@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import operator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import fx, nn
 
+from hf_gammareg.graph.custom import asked
 from hf_gammareg.graph.nodes import Graph, Node, mark_activations, nodes_in
-from hf_gammareg.graph.ops import OPS, Effect
+from hf_gammareg.graph.rows import Effect
 from hf_gammareg.model.names import parameter_names
 
 INLINED = {
@@ -24,6 +27,22 @@ INLINED = {
 def read(program: torch.export.ExportedProgram, model: nn.Module, source: str) -> Graph:
     """Read an exported program into our records."""
     return _Builder(program, model).graph(source)
+
+
+def spelled(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """What the table calls a function of a program, and its arguments by name: in the order in which they are given."""
+    if isinstance(target, torch._ops.OpOverload):
+        op = target._schema.name.removeprefix("aten::")
+        op = op.removesuffix("_") if _in_place(target) else op
+        names = [argument.name for argument in target._schema.arguments]
+    elif isinstance(target, torch._ops.HigherOrderOperator):
+        op = f"higher_order::{target.__name__}"
+        names = list(inspect.signature(target.__call__).parameters)
+    else:
+        op = getattr(target, "__name__", str(target))
+        names = ["self", "item"] if target is operator.getitem else []
+    names += [f"argument {place}" for place in range(len(names), len(args))]
+    return op, dict(zip(names, args, strict=False)) | dict(kwargs)
 
 
 class _Builder:
@@ -91,25 +110,13 @@ class _Builder:
             subgraph, operands = args[place], args[place + 1 :]
             holders = [inner for inner in subgraph.graph.nodes if inner.op == "placeholder"]
             return self._run(subgraph, dict(zip(holders, operands, strict=True)), path)
-        if target is operator.getitem:
-            if isinstance(args[0], tuple | list):
-                return args[0][args[1]]
-            return self._add("getitem", {"self": args[0], "item": args[1]}, node.meta.get("val"), path)
-        if not isinstance(target, torch._ops.OpOverload):
-            arguments = {f"arg{i}": value for i, value in enumerate(args)} | dict(kwargs)
-            if name == "flex_attention":
-                arguments = dict(zip(("query", "key", "value"), args, strict=False))
-            return self._add(name, arguments, node.meta.get("val"), path)
-        names = [argument.name for argument in target._schema.arguments]
-        arguments = dict(zip(names, args, strict=False)) | dict(kwargs)
-        namespace, op = target._schema.name.split("::")
-        in_place = _in_place(node)
-        if in_place:
-            op = op.removesuffix("_")
+        if target is operator.getitem and isinstance(args[0], tuple | list):
+            return args[0][args[1]]
+        op, arguments = spelled(target, args, kwargs)
         if op == "slice" and (whole := _part_of_join(arguments)) is not None:
             return whole
-        made = self._add(op if namespace == "aten" else f"{namespace}::{op}", arguments, node.meta.get("val"), path)
-        if in_place:
+        made = self._add(op, arguments, node.meta.get("val"), path)
+        if _in_place(target):
             self._write_through(node, made, values, path)
         return made
 
@@ -126,7 +133,7 @@ class _Builder:
                 arguments = {"self": above, "values": made}
                 made = self._add("mutate", arguments, None, path)
                 made.shape, made.floating, made.tensor = above.shape, True, True
-            elif not _in_place(base):
+            elif not _in_place(base.target):
                 return
             base = parent
 
@@ -134,12 +141,13 @@ class _Builder:
         tensors = [
             item for item in (value if isinstance(value, tuple | list) else [value]) if isinstance(item, torch.Tensor)
         ]
-        row = OPS.get(op)
+        row, arguments = asked(op, arguments)
         unread = arguments if row and row.effect is Effect.NOTHING else row.ignores if row else ()
         read = [argument for name, argument in arguments.items() if name not in unread]
         node = Node(
             index=len(self.nodes),
             op=op,
+            row=row,
             arguments=arguments,
             inputs=tuple(dict.fromkeys(nodes_in(read))),
             shape=tuple(_size(s) for s in value.shape) if isinstance(value, torch.Tensor) else None,
@@ -187,9 +195,8 @@ def _module_path(node: fx.Node) -> str:
     return stack[-1][0] if stack else ""
 
 
-def _in_place(node: fx.Node) -> bool:
+def _in_place(target: Any) -> bool:
     """Whether an op writes over its first argument, and returns it."""
-    target = node.target
     if not isinstance(target, torch._ops.OpOverload):
         return False
     op = target._schema.name.split("::")[1]
@@ -201,7 +208,7 @@ def _is_view(node: fx.Node) -> bool:
     if node.target is operator.getitem:
         return True
     target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or _in_place(node):
+    if not isinstance(target, torch._ops.OpOverload) or _in_place(target):
         return False
     returns = target._schema.returns
     copies = target._schema.name in ("aten::contiguous", "aten::to")  # mostly, or for nothing

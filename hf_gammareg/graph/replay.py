@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,17 +10,11 @@ from torch import fx, nn
 
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.graph.capture import trace
+from hf_gammareg.graph.custom import asked, called
 from hf_gammareg.graph.nodes import Graph
-from hf_gammareg.graph.ops import NORM_KINDS
-from hf_gammareg.graph.program import read
+from hf_gammareg.graph.program import read, spelled
+from hf_gammareg.graph.rows import Arguments, OpRow
 from hf_gammareg.model.names import parameter_names
-
-_DROPOUT = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
-_RANDOM = ("rand", "rand_like", "randn", "randn_like", "uniform", "bernoulli", "normal", "normal_functional")
-
-EPS = 1e-6
-"""What remains of the eps of norms. A norm cancels a factor up to its eps, which is no part of a gamma's fate: with the
-usual 1e-5 to 1e-3 the output of a deep network moves by up to 3 % of its spread, in proportion to eps."""
 
 
 class Replay:
@@ -99,44 +93,31 @@ def call(step: fx.Node, values: Mapping[str, Any]) -> Any:
     What is random is held still, ReLU6 lacks its upper bound, which a large factor would meet, and norms have almost
     no eps.
     """
-    op, args, kwargs = _filled(step, values)
-    target: Any = step.target
-    if op in ("relu6", "hardtanh") and (len(args) < 2 or args[1] >= 0):
-        with torch.no_grad():
-            return torch.relu(args[0])
-    if op in NORM_KINDS:
-        place = [argument.name for argument in target._schema.arguments].index("eps")
-        if len(args) > place and args[place] is not None:
-            args = (*args[:place], args[place] * EPS, *args[place + 1 :])
-        elif kwargs.get("eps") is not None:
-            kwargs = {**kwargs, "eps": kwargs["eps"] * EPS}
-    return _run(target, op, args, kwargs)
+    row, run, arguments = _asked(step, values)
+    way = row and (row.far or row.still)
+    with torch.no_grad():
+        return way(run, arguments) if way else run(arguments)
 
 
 def steady(step: fx.Node, values: Mapping[str, Any]) -> Any:
     """Run one op of the pass as it is, with what is random held still."""
-    return _run(step.target, *_filled(step, values))
-
-
-def _filled(step: fx.Node, values: Mapping[str, Any]) -> tuple[str, Any, Any]:
-    """An op's name, if it is one of ATen's, and its arguments."""
-    args, kwargs = fx.node.map_arg((step.args, dict(step.kwargs)), lambda node: values[node.name])
-    return getattr(getattr(step.target, "_schema", None), "name", "").removeprefix("aten::"), args, kwargs
-
-
-def _run(target: Any, op: str, args: Any, kwargs: Any) -> Any:
+    row, run, arguments = _asked(step, values)
     with torch.no_grad():
-        if op in _DROPOUT:
-            return args[0]
-        if op == "native_dropout":
-            return args[0], torch.ones_like(args[0], dtype=torch.bool)
-        if op == "bernoulli" and len(args) > 1 and isinstance(args[1], float):
-            return torch.full_like(args[0], args[1])  # stochastic depth: divided by the same number next
-        if op in _RANDOM:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(0)
-                return target(*args, **kwargs)
-        if op == "scaled_dot_product_attention":
-            kwargs = {name: value for name, value in kwargs.items() if name != "dropout_p"}
-            args = (*args[:4], 0.0, *args[5:]) if len(args) > 4 else args
-        return target(*args, **kwargs)
+        return row.still(run, arguments) if row and row.still else run(arguments)
+
+
+def _asked(step: fx.Node, values: Mapping[str, Any]) -> tuple[OpRow | None, Callable[[Arguments], Any], dict[str, Any]]:
+    """An op's row, what runs it on its arguments by the names that the row gives them, and these."""
+    target: Any = step.target
+    args, kwargs = fx.node.map_arg((step.args, dict(step.kwargs)), lambda node: values[node.name])
+    op, given = spelled(target, args, kwargs)
+    row, arguments = asked(op, given)
+    if row is None or not (row.far or row.still):
+        return row, lambda _: target(*args, **kwargs), arguments
+
+    def run(changed: Arguments) -> Any:
+        words = zip(given.items(), called(op, given), strict=True)
+        found = [(name, value if word is None else changed[word]) for (name, value), word in words]
+        return target(*(value for _, value in found[: len(args)]), **dict(found[len(args) :]))
+
+    return row, run, arguments

@@ -12,7 +12,7 @@ from hf_gammareg.inputs.derive import arguments
 from hf_gammareg.model.names import parameter_names
 from hf_gammareg.model.whole import whole
 from hf_gammareg.roles.gammas import Gamma, GammaMap, Role
-from hf_gammareg.roles.walk import Use, analyse
+from hf_gammareg.roles.walk import Use, analyse, unruled
 
 
 def find_gammas(model: nn.Module, example_inputs: Any = None) -> GammaMap:
@@ -46,7 +46,7 @@ def find_gammas(model: nn.Module, example_inputs: Any = None) -> GammaMap:
     except Exception as error:
         why = f"The model could not be traced: {_first_line(error)}"
         return _assemble(model, {name: [] for name in names}, names, source=f"none: {_first_line(error)}", why=why)
-    uses = analyse(graph)
+    uses = unruled(graph, names) | analyse(graph)
     read = {node.parameter for node in graph.nodes if node.parameter and node.users}
     missing: dict[str, list[Use]] = {name: [] for name in names if name not in read}
     others: dict[str, str] = {name: NOT_A_GAMMA for name in names if name in read and name not in uses}

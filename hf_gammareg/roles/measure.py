@@ -14,8 +14,8 @@ from torch import nn
 
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.graph.nodes import Node
-from hf_gammareg.graph.ops import Effect
 from hf_gammareg.graph.replay import Replay, call
+from hf_gammareg.graph.rows import Effect
 from hf_gammareg.inputs.derive import arguments
 from hf_gammareg.model.names import parameter_names, place
 from hf_gammareg.roles.find import find_gammas

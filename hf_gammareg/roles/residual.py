@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hf_gammareg.graph.nodes import Graph, Node
-from hf_gammareg.graph.ops import Effect
+from hf_gammareg.graph.rows import SUMS, Effect
 from hf_gammareg.roles.scale import is_weight_layer
+
+PASSED = (Effect.VIEW, Effect.POOL, Effect.PRODUCT, Effect.QUOTIENT, *SUMS)
+"""Effects of ops that leave an identity path one, where their other operands are constants."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +72,7 @@ def find_sums(graph: Graph, ancestry: Ancestry) -> tuple[dict[int, Sum], set[int
     inner: set[int] = set()
     sums: dict[int, Sum] = {}
     for node in reversed(graph.nodes):
-        if node.index in inner or not (node.op == "add" and node.activation):
+        if node.index in inner or not (node.effect(Effect.SUM) and node.activation):
             continue
         operands: list[Node] = []
         constants: list[Node] = []
@@ -78,7 +81,7 @@ def find_sums(graph: Graph, ancestry: Ancestry) -> tuple[dict[int, Sum], set[int
             chained = stack.pop()
             for operand in reversed(chained.operands("self", "other")):
                 if (
-                    operand.op == "add"
+                    operand.effect(Effect.SUM)
                     and sum(side.activation for side in operand.operands("self", "other")) > 1
                     and len(operand.users) == 1
                     and operand.shape == node.shape
@@ -127,8 +130,7 @@ def _base(node: Node) -> Node:
     """Walk up past views, dropout, padding, pooling, constant factors and constants added."""
     while True:
         above = [read for read in node.inputs if read.activation]
-        by_constant = node.effect(Effect.PRODUCT, Effect.QUOTIENT, Effect.SUM)
-        if len(above) != 1 or not (node.effect(Effect.VIEW, Effect.POOL) or by_constant):
+        if len(above) != 1 or not node.effect(*PASSED):
             return node
         node = above[0]
 

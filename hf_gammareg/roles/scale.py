@@ -5,17 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum, auto
-from typing import Any
 
 from hf_gammareg.graph.nodes import Node
-from hf_gammareg.graph.ops import CHANNELWISE, FILLS, RESHAPES, Effect
+from hf_gammareg.graph.rows import Effect, Layout, OpRow
+from hf_gammareg.graph.rules import TINY
 
-ADDS = ("add", "sub", "subtract", "rsub")
-"""Sums proper, against choices between operands."""
 PER_CHANNEL = ("batch_norm", "instance_norm")
 """Norms with statistics per channel: they cancel a factor on some channels, and a constant shift, exactly."""
-TINY = 1e-3
-"""A constant below this guards a division by zero, and neither shifts nor bends."""
 
 
 class Part(StrEnum):
@@ -87,33 +83,31 @@ def transfer(node: Node, scales: Scales) -> Outcome:
     end = End.SATURATED if gated else None
     if not found:
         return Outcome(end=end, exact=False)
-    if row.effect is Effect.SQUASH or not node.floating or _squashes(node):
+    if row.effect is Effect.SQUASH or not node.floating:
         return Outcome(end=End.SATURATED, exact=False)
     if row.effect is Effect.NORM:
-        return _norm(node, scales)
-    result: Scale | None
+        return _norm(node, row, read, scales)
+    result: Scale
     match row.effect:
         case Effect.VIEW:
-            result = _view(node, combine(found))
+            result = _view(node, row, combine(found))
         case Effect.POOL | Effect.SCALE | Effect.CURVE:
-            result = _bend(combine(found), row.exact or _guards(node))
-            result = replace(result, degree=result.degree * row.power)
-        case Effect.MIX | Effect.PRODUCT:
-            result = _product(node, read, scales, row.effect is Effect.MIX, row.exact)
+            result = _bend(combine(found), row.exact)
+        case Effect.MIX:
+            result = _mix(node, row, read, scales)
+        case Effect.PRODUCT:
+            result = _product(node, read, scales)
         case Effect.QUOTIENT:
             result = _quotient(node, scales)
-        case Effect.POWER:
-            result = _power(node, scales)
-        case Effect.SUM:
-            result = _sum_of_products(node, scales) if node.op in ("addcmul", "addcdiv") else add(node, read, scales)
+        case Effect.FUSED:
+            result = _fused(node, scales)
+        case Effect.SUM | Effect.DIFFERENCE | Effect.CHOICE:
+            result = add(node, read, scales)
         case Effect.JOIN:
             result = _join(node, read, scales)
-    if result is None or result.degree == 0:
-        return Outcome(
-            end=End.CANCELLED, exact=result is not None and result.exact and not gated and result.part is Part.WHOLE
-        )
-    if gated:
-        result = replace(result, exact=False)
+    if result.degree == 0:
+        return Outcome(end=End.CANCELLED, exact=result.exact and not gated and result.part is Part.WHOLE)
+    result = replace(result, degree=result.degree * row.power, exact=result.exact and not gated)
     return Outcome(scale=result, end=end, exact=False)
 
 
@@ -126,7 +120,7 @@ def add(node: Node, operands: Iterable[Node], scales: Scales) -> Scale:
         return replace(scale, part=Part.SOME, exact=False)
     numbers = [value for name in ("self", "other") if isinstance(value := node.arguments.get(name), int | float)]
     constants = bool(others) or any(abs(value) > TINY for value in numbers)
-    if node.op not in ADDS:
+    if node.effect(Effect.CHOICE):
         return _bend(scale, not constants)
     return _shift(scale, all(_per_channel(n, node) for n in others)) if constants else scale
 
@@ -165,59 +159,63 @@ def _per_channel(constant: Node, node: Node) -> bool:
     return all(size == 1 or rank - len(shape) + place == 1 for place, size in enumerate(shape))
 
 
-def _view(node: Node, scale: Scale) -> Scale:
+def _view(node: Node, row: OpRow, scale: Scale) -> Scale:
     source = next((n for n in node.inputs if n.activation), None)
-    kept = node.op in CHANNELWISE or (
-        node.op in RESHAPES and source and node.shape and (source.shape or ())[:2] == node.shape[:2]
-    )
-    if node.op == "getitem" and source and source.op == "var_mean" and node.arguments["item"] == 1:
-        return replace(scale, degree=scale.degree / 2)  # the mean of the two
-    if kept:
+    reshaped = source and node.shape and (source.shape or ())[:2] == node.shape[:2]
+    if row.layout is Layout.KEPT or (row.layout is Layout.RESHAPED and reshaped):
         return scale
     scale = _moved(scale)
-    if node.op in FILLS:
-        filler = node.arguments.get("value", 0)
-        return scale if filler is None or filler == 0 else _bend(scale, False)
+    if row.layout is Layout.FILLED:
+        return scale if row.exact else _bend(scale, False)
     return scale if scale.part is Part.WHOLE else replace(scale, part=Part.SOME, exact=False)
 
 
-def _norm(node: Node, scales: Scales) -> Outcome:
-    source = scales(node.operands("input", "self")[0]) if node.operands("input", "self") else None
-    steering = [scale for name in ("weight", "bias") for n in node.operands(name) if (scale := scales(n))]
+def _norm(node: Node, row: OpRow, read: list[Node], scales: Scales) -> Outcome:
+    gains = node.operands("weight", "bias")
+    steering = [scale for n in gains if (scale := scales(n))]
+    source = next((scale for n in read if n not in gains and (scale := scales(n))), None)
     if steering:  # a conditional norm: its gain is computed from an activation and carries the factor
         return Outcome(
             scale=replace(combine(steering), exact=False), end=End.CANCELLED if source else None, exact=False
         )
     assert source is not None
     joint = source.part is not Part.WHOLE or source.shift is not Shift.NONE
-    lifted = source.part is not Part.SOME and source.shift is not Shift.ANY
-    lifted &= node.op.removeprefix("native_") in PER_CHANNEL
+    lifted = source.part is not Part.SOME and source.shift is not Shift.ANY and row.kind in PER_CHANNEL
     return Outcome(end=End.CANCELLED, exact=source.exact and (lifted or not joint))
 
 
-def _product(node: Node, read: list[Node], scales: Scales, mixes: bool, exact: bool) -> Scale:
-    found = [scale for n in read if (scale := scales(n))]
-    scale = combine(found)
-    parts = {s.part for s in found}
-    part = parts.pop() if len(parts) == 1 else Part.SOME
-    exact &= all(s.exact for s in found)
-    scale = replace(scale, degree=sum(s.degree for s in found), exact=exact, part=part)
-    if mixes:
-        bias = [n for n in node.operands("bias") if not n.activation]
-        if node.op in ("addmm", "baddbmm", "addbmm", "addmv"):
-            bias = [n for n in node.operands("self") if not n.activation]
-        scale = _bend(scale, True)
-        if bias:  # a convolution's stands along dimension 1, any other's along the last
-            scale = _shift(scale, "conv" in node.op or len(node.shape or ()) == 2)
-        weighed = scale.weighed or is_weight_layer(node)
-        part = Part.SOME if scale.part is not Part.WHOLE else Part.WHOLE
-        return replace(scale, weighed=weighed, part=part, exact=scale.exact and part is Part.WHOLE)
+def _multiplied(found: list[Scale]) -> Scale:
+    """Several values that carry the factor, as the product of them."""
+    parts = {scale.part for scale in found}
+    return replace(
+        combine(found),
+        degree=sum(scale.degree for scale in found),
+        exact=all(scale.exact for scale in found),
+        part=parts.pop() if len(parts) == 1 else Part.SOME,
+    )
+
+
+def _mix(node: Node, row: OpRow, read: list[Node], scales: Scales) -> Scale:
+    scale = _bend(_multiplied([scale for n in read if (scale := scales(n))]), row.exact)
+    if any(not n.activation for n in node.operands(row.bias)):
+        scale = _shift(scale, row.channels % (len(node.shape or ()) or 1) == 1)
+    whole = scale.part is Part.WHOLE
+    return replace(
+        scale,
+        weighed=scale.weighed or is_weight_layer(node),
+        part=Part.WHOLE if whole else Part.SOME,
+        exact=scale.exact and whole,
+    )
+
+
+def _product(node: Node, read: list[Node], scales: Scales) -> Scale:
+    scale = _multiplied([scale for n in read if (scale := scales(n))])
     if any(n.activation and not scales(n) for n in read):  # a gate: another activation multiplies
         return _bend(scale, False)
     return scale if all(_per_channel(n, node) for n in read if not scales(n)) else _moved(scale)
 
 
-def _quotient(node: Node, scales: Scales) -> Scale | None:
+def _quotient(node: Node, scales: Scales) -> Scale:
     above, below = (node.operands(name) for name in ("self", "other"))
     top = scales(above[0]) if above else None
     bottom = scales(below[0]) if below else None
@@ -234,19 +232,9 @@ def _quotient(node: Node, scales: Scales) -> Scale | None:
     return replace(scale, exact=top.exact and bottom.exact and top.shift is bottom.shift is Shift.NONE)
 
 
-def _power(node: Node, scales: Scales) -> Scale | None:
-    exponent = node.arguments.get("exponent")
-    base = node.operands("self")
-    scale = scales(base[0]) if base else None
-    if scale is None or not isinstance(exponent, int | float):
-        # an exponent that carries the factor, or depends on data: no power of c comes out
-        return replace(_bend(combine([s for n in node.inputs if (s := scales(n))]), False), part=Part.SOME)
-    return replace(_bend(scale, True), degree=scale.degree * exponent) if exponent else None
-
-
-def _sum_of_products(node: Node, scales: Scales) -> Scale:
+def _fused(node: Node, scales: Scales) -> Scale:
     term, factors = node.operands("self"), node.operands("tensor1", "tensor2")
-    product = _product(node, factors, scales, False, True) if any(scales(n) for n in factors) else None
+    product = _product(node, factors, scales) if any(scales(n) for n in factors) else None
     alone = scales(term[0]) if term else None
     if product is None or alone is None:
         scale = product or alone
@@ -272,22 +260,9 @@ def _join(node: Node, read: list[Node], scales: Scales) -> Scale:
 
 def is_weight_layer(node: Node) -> bool:
     """A linear layer, convolution or matmul with a weight of the model's."""
-    if not node.effect(Effect.MIX):
+    if not (node.row and node.row.effect is Effect.MIX):
         return False
-    return any(not n.activation and n.floating for n in node.inputs if n not in node.operands("bias")) and any(
+    beside = node.operands(node.row.bias, *node.row.gates)
+    return any(n.floating and not n.activation and n not in beside for n in node.inputs) and any(
         n.activation for n in node.inputs
     )
-
-
-def _squashes(node: Node) -> bool:
-    """Whether it saturates: `hardtanh` bounded below 0 (from 0 on it is ReLU6), a scalar to the power of the input."""
-    if node.op == "hardtanh":
-        low: Any = node.arguments.get("min_val", -1)
-        return bool(low < 0)
-    return node.op == "pow" and not isinstance(node.arguments.get("self"), Node)
-
-
-def _guards(node: Node) -> bool:
-    """Whether a clamp only guards a division by zero."""
-    low, high = node.arguments.get("min"), node.arguments.get("max")
-    return node.op in ("clamp", "clamp_min") and isinstance(low, int | float) and abs(low) < TINY and high is None

@@ -7,13 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hf_gammareg.graph.nodes import Graph, Node
-from hf_gammareg.graph.ops import NORM_KINDS, Effect
+from hf_gammareg.graph.rows import SUMS, Effect
 from hf_gammareg.roles.scale import End, Scale, transfer
 
-STATISTICS = ("mean", "sum", "var", "var_mean", "std", "std_mean", "norm", "linalg_vector_norm", "amax")
-"""Reductions that the statistic of a norm written out in simple ops may be."""
-CENTRED = ("var", "var_mean", "std", "std_mean")
-"""Statistics that take the mean off by themselves."""
+SIMPLE = (Effect.VIEW, Effect.SCALE, Effect.CURVE, Effect.PRODUCT, Effect.QUOTIENT, *SUMS)
+"""Effects of the ops that lead to a statistic."""
 SEARCHED = 48
 """How many ops above a product to look for its statistic: a norm written out takes about ten."""
 
@@ -41,19 +39,18 @@ def find_sites(graph: Graph) -> list[Site]:
 
 
 def _norm_site(node: Node) -> Site | None:
-    source, weight = node.operands("input", "self"), node.operands("weight")
-    if not (source and weight and source[0].activation):
+    source, weight = node.operands("input"), node.operands("weight")
+    if not (node.row and source and weight and source[0].activation):
         return None  # weight standardisation normalises a weight
-    gain = _gain(weight[0])
-    if gain is None:
+    if (found := gain(weight[0])) is None:
         return None
-    return Site(parameter=gain[0], node=node, kind=NORM_KINDS[node.op], zero_centered=gain[1])
+    return Site(parameter=found[0], node=node, kind=node.row.kind, zero_centered=found[1])
 
 
 def _written_site(node: Node) -> Site | None:
-    if node.op == "mul":
+    if node.effect(Effect.PRODUCT):
         pair = node.operands("self", "other")
-    elif node.op == "addcmul":
+    elif node.effect(Effect.FUSED):
         pair = node.operands("tensor1", "tensor2")
     else:
         return None
@@ -62,30 +59,30 @@ def _written_site(node: Node) -> Site | None:
     for normed, factor in (pair, pair[::-1]):
         if not normed.activation or factor.activation:
             continue
-        gain = _gain(factor)
-        if gain and (kind := _normalised(normed)):
-            return Site(parameter=gain[0], node=_with_bias(node), kind=kind, zero_centered=gain[1])
-        if gain and len(node.users) == 1 and (kind := _normalised(node.users[0])):
+        found = gain(factor)
+        if found and (kind := _normalised(normed)):
+            return Site(parameter=found[0], node=_with_bias(node), kind=kind, zero_centered=found[1])
+        if found and len(node.users) == 1 and (kind := _normalised(node.users[0])):
             # gain * (x - mean) / std: the gain comes before the division
-            return Site(parameter=gain[0], node=_with_bias(node.users[0]), kind=kind, zero_centered=gain[1])
+            return Site(parameter=found[0], node=_with_bias(node.users[0]), kind=kind, zero_centered=found[1])
     return None
 
 
 def _with_bias(node: Node) -> Node:
     """The sum of a gained value and its norm's bias, if that follows: a norm's output is both."""
     after = node.users[0] if len(node.users) == 1 else node
-    pair = after.operands("self", "other") if after.op == "add" else []
-    return after if any(n is not node and not n.activation and _gain(n) for n in pair) else node
+    pair = after.operands("self", "other") if after.effect(Effect.SUM) else []
+    return after if any(n is not node and not n.activation and gain(n) for n in pair) else node
 
 
-def _gain(node: Node) -> tuple[str, bool] | None:
+def gain(node: Node) -> tuple[str, bool] | None:
     """The parameter that a factor is, and whether the factor is 1 + parameter; None where it is something else."""
     zero_centered = False
     while node.parameter is None:
         tensors = [read for read in node.inputs if read.floating]
         if len(tensors) != 1:
             return None
-        if node.op == "add" and 1 in (node.arguments.get("self"), node.arguments.get("other")):
+        if node.effect(Effect.SUM) and 1 in (node.arguments.get("self"), node.arguments.get("other")):
             zero_centered = True
         elif not node.effect(Effect.VIEW):
             return None
@@ -100,8 +97,8 @@ def _normalised(node: Node) -> str | None:
         if len(above) != 1:
             return None
         node = above[0]
-    if node.effect(Effect.NORM):
-        return None if node.operands("weight") else NORM_KINDS[node.op]
+    if node.row and node.row.effect is Effect.NORM:
+        return None if node.operands("weight") else node.row.kind
     if node.effect(Effect.PRODUCT):
         pair = node.operands("self", "other")
         if len(pair) == 1 and pair[0].activation:  # by a number
@@ -139,7 +136,8 @@ def _kind(statistics: list[Node], value: Node, anchor: Node) -> str:
         return "batch_norm"
     if rank >= 4 and reduced and 1 not in reduced and rank - 1 in reduced and len(reduced) > 1:
         return "instance_norm" if rank == 4 else "group_norm"
-    centred = any(s.op in CENTRED for s in statistics) or value.op == "sub" or anchor.op == "sub"
+    centred = any(s.row and s.row.statistic == "centred" for s in statistics)
+    centred |= value.effect(Effect.DIFFERENCE) or anchor.effect(Effect.DIFFERENCE)
     return "layer_norm" if centred else "rms_norm"
 
 
@@ -156,12 +154,9 @@ def _simple_ancestors(node: Node, statistics: list[Node]) -> Iterator[Node]:
     while heap and len(seen) <= SEARCHED:
         top = seen[-heapq.heappop(heap)]
         yield top
-        if top.op in STATISTICS:
+        if top.row and top.row.statistic:
             statistics.append(top)
-        simple = top.effect(
-            Effect.VIEW, Effect.SCALE, Effect.CURVE, Effect.PRODUCT, Effect.QUOTIENT, Effect.POWER, Effect.SUM
-        )
-        if not (simple or top.op == "sigmoid"):
+        if not (top.effect(*SIMPLE) or top.op == "sigmoid"):
             continue
         for read in top.inputs:
             if read.activation and read.index not in seen:

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hf_gammareg.graph.nodes import Graph, Node
-from hf_gammareg.graph.ops import Effect
+from hf_gammareg.graph.rows import Effect
 from hf_gammareg.roles.gammas import Role
 from hf_gammareg.roles.residual import Ancestry, Sum, find_sums
 from hf_gammareg.roles.scale import End, Part, Scale, add, transfer
-from hf_gammareg.roles.sites import Site, find_sites
+from hf_gammareg.roles.sites import Site, find_sites, gain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +45,21 @@ def analyse(graph: Graph) -> dict[str, list[Use]]:
     uses: dict[str, list[Use]] = {}
     for site in find_sites(graph):
         uses.setdefault(site.parameter, []).append(walker.walk(site))
+    return uses
+
+
+def unruled(graph: Graph, kinds: Mapping[str, str]) -> dict[str, list[Use]]:
+    """Find the parameters of norms, given with their kinds, that an op without a rule reads: it may be their norm."""
+    uses: dict[str, list[Use]] = {}
+    for node in graph.nodes:
+        if node.row is None and node.floating and any(n.activation for n in node.inputs):
+            for read in node.inputs:
+                found = gain(read)
+                if found and found[0] in kinds:
+                    site = Site(parameter=found[0], node=node, kind=kinds[found[0]], zero_centered=found[1])
+                    reason = f"Read by {_without_rule(node)}."
+                    use = Use(site=site, role=Role.UNKNOWN, exact=False, placement=None, reason=reason)
+                    uses.setdefault(found[0], []).append(use)
     return uses
 
 
@@ -177,8 +192,15 @@ def _reason(fate: Fate, others: int) -> str:
         case Role.FINAL:
             return f"Reaches the output through {place}, normalised by nothing on the way."
         case Role.GATE:
-            return f"Reaches only what saturates: {fate.node.op} in {place}{more}."
-    return f"Reaches {fate.node.op} in {place}, an op that no rule covers{more}."
+            row = fate.node.row
+            why = row.reason if row and fate.node.floating else "no floating-point numbers come out"
+            return f"Reaches only what saturates: {fate.node.op} in {place} ({why}){more}."
+    return f"Reaches {_without_rule(fate.node)}{more}."
+
+
+def _without_rule(node: Node) -> str:
+    op = node.op if "::" in node.op else f"aten::{node.op}"
+    return f"{op} in {_place(node)}, which has no rule (hf_gammareg.add_op gives it one)"
 
 
 def _place(node: Node) -> str:

@@ -107,8 +107,6 @@ CALLS = {
     "dropout": lambda x: A.dropout(x, 0.3, True),
     "native_dropout": lambda x: A.native_dropout(x, 0.3, True)[0],
     "feature_dropout": lambda x: A.feature_dropout(x, 0.3, True),
-    "pad": lambda x: A.pad(x, [1, 2]),
-    "constant_pad_nd": lambda x: A.constant_pad_nd(x, [1, 2]),
     "reflection_pad1d": lambda x: A.reflection_pad1d(x[0], [1, 2]),
     "reflection_pad2d": lambda x: A.reflection_pad2d(x, [1, 2, 1, 1]),
     "reflection_pad3d": lambda x: A.reflection_pad3d(x, [1, 2, 1, 1, 1, 1]),
@@ -116,7 +114,6 @@ CALLS = {
     "replication_pad2d": lambda x: A.replication_pad2d(x, [1, 2, 1, 1]),
     "replication_pad3d": lambda x: A.replication_pad3d(x, [1, 2, 1, 1, 1, 1]),
     "_pad_circular": lambda x: A._pad_circular(x, [1, 2, 1, 1]),
-    "masked_fill": lambda x: A.masked_fill(x, MASK, 0.0),
     "topk": lambda x: A.topk(x, 3),
     "kthvalue": lambda x: A.kthvalue(x, 3),
     "upsample_nearest1d": lambda x: A.upsample_nearest1d(x[0], [9]),
@@ -174,15 +171,12 @@ CALLS = {
     "rsqrt": lambda x: A.rsqrt(x.abs()),
     # bent
     "threshold": lambda x: A.threshold(x, 0.5, 0.0),
-    "clamp": lambda x: A.clamp(x, -0.5, 0.5),
-    "clip": lambda x: A.clip(x, -0.5, 0.5),
-    "clamp_min": lambda x: A.clamp_min(x, -0.5),
-    "clamp_max": lambda x: A.clamp_max(x, 0.5),
     "alpha_dropout": lambda x: A.alpha_dropout(x, 0.3, True),
     "feature_alpha_dropout": lambda x: A.feature_alpha_dropout(x, 0.3, True),
     "rnn_relu": lambda x: A.rnn_relu(
         x[0].permute(1, 2, 0), torch.zeros(1, 6, 7).double(), RNN, True, 1, 0.0, True, False, False
     ),
+    "clamp_max": lambda x: A.clamp_max(x, 0.5),
     # products that mix
     "linear": lambda x: A.linear(x, draw_once(3, 6)),
     "conv1d": lambda x: A.conv1d(x[:, :, 0], draw_once(3, 4, 3)),
@@ -303,7 +297,6 @@ CALLS = {
     "logsumexp": lambda x: A.logsumexp(x, [1]),
     "logcumsumexp": lambda x: A.logcumsumexp(x, 1),
     "cumprod": lambda x: A.cumprod(x, 1),
-    "bernoulli": lambda x: A.bernoulli(x.sigmoid()),
     "multinomial": lambda x: A.multinomial(x[0, 0].abs(), 2),
     "poisson": lambda x: A.poisson(x.abs()),
     "searchsorted": lambda x: A.searchsorted(Y[0, 0, 0].sort().values, x),
@@ -349,3 +342,54 @@ def draw_once(*shape):
 
 def cell_once(gates):
     return ONCE.setdefault(("cell", gates), cell(gates))
+
+
+def bounds(x, y):
+    return [
+        {"self": x, "min": -0.5, "max": 0.5},
+        {"self": x, "min": -0.5},
+        {"self": x, "min": 0.5},
+        {"self": x, "min": 0.0},
+        {"self": x, "max": 0.5},
+        {"self": x, "min": 0.0, "max": 6.0},
+        {"self": x, "min": Y},
+    ]
+
+
+def powers(x, y):
+    fixed = [{"self": x.abs(), "exponent": exponent} for exponent in (-1, -0.5, 0.5, 2, 3, 0)]
+    return [*fixed, {"self": x.abs(), "exponent": Y}, {"self": 2.0, "exponent": x}]
+
+
+def quotients(x, y):
+    modes = ({}, {"rounding_mode": None}, {"rounding_mode": "trunc"}, {"rounding_mode": "floor"})
+    return [{"self": x, "other": y, **mode} for mode in modes]
+
+
+def fills(x, y):
+    return [{"self": x, "mask": MASK, "value": value} for value in (0.0, 1.0, torch.tensor(0.0), torch.tensor(1.0))]
+
+
+def pads(x, y):
+    return [{"self": x, "pad": [1, 2], **value} for value in ({}, {"value": 0.0}, {"value": 1.0})]
+
+
+VARIANTS = {
+    "clamp": bounds,
+    "clip": bounds,
+    "clamp_min": lambda x, y: [{"self": x, "min": low} for low in (-0.5, 0.0, 0.5, Y)],
+    "hardtanh": lambda x, y: [
+        {"self": x},
+        {"self": x, "min_val": -2.0, "max_val": 2.0},
+        {"self": x, "min_val": 0.0, "max_val": 6.0},
+    ],
+    "pow": powers,
+    "float_power": powers,
+    "div": quotients,
+    "divide": quotients,
+    "pad": lambda x, y: [*pads(x, y), {"self": x, "pad": [1, 2, 1, 1], "mode": "reflect"}],
+    "constant_pad_nd": pads,
+    "masked_fill": fills,
+    "bernoulli": lambda x, y: [{"self": x.sigmoid()}, {"self": x, "p": 0.3}],
+}
+"""Where the row is a function of the arguments: calls with several."""
