@@ -92,6 +92,7 @@ def test_diff_counts_shortcuts(gammareg):
     )
 
 
+@pytest.mark.slow
 def test_diff_for_programs(gammareg):
     data = json.loads(gammareg("inspect", SOURCE, "--diff", "all", "--format", "json")[1])
     assert list(data) == ["source", "policy", "diff", "gammas", "counts", "decays", "summary"]
@@ -105,6 +106,7 @@ def test_diff_for_programs(gammareg):
     assert len(same.splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_lock_and_check(gammareg, tmp_path):
     path = str(tmp_path / "roles.lock.json")
     status, out, err = gammareg("inspect", SOURCE, "--lock", path)
@@ -131,6 +133,7 @@ def test_verify_agrees(gammareg):
     assert out == f"{SOURCE}: 3 of 13 gammas measured, no disagreements.\n"
 
 
+@pytest.mark.slow
 def test_verify_tells_a_disagreement(gammareg, monkeypatch):
     from hf_gammareg.roles.find import find_gammas as find
 
@@ -156,6 +159,7 @@ def decayed(out):
     return {row["name"] for row in json.loads(out)["gammas"] if row["decays"]}
 
 
+@pytest.mark.slow
 def test_policy_and_patterns_decide(gammareg):
     last = {f"blocks.{block}.norm{norm}.weight" for block in range(6) for norm in (1, 2)}
     words = ("inspect", SOURCE, "--format", "json")

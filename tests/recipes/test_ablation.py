@@ -246,6 +246,7 @@ def test_verdicts_of_runs_whose_truth_is_known(shift, verdict):
 # --- runs side by side, resumed, done again -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_runs_are_resumed_and_repeat(tiny, tmp_path, call):
     folder = tmp_path / "out"
     first = start("run", tiny, "--output-dir", folder, "--jobs", 2)
@@ -399,6 +400,7 @@ def test_kept_results_are_whole(kept):
     assert card.data.eval_results[0].metric_value > 0
 
 
+@pytest.mark.slow
 def test_a_kept_run_repeats_to_the_bit():
     kept = ROOT / "model_cards" / "resnet18-digits"
     config, _ = read_config(kept / "config.toml")

@@ -96,6 +96,7 @@ def test_bad_input_is_one_clear_error(options, said, sentences, tmp_path, call):
     assert not (tmp_path / "out" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_the_ablation_repeats_and_only_its_gammas_decay(encoder, sentences):
     config = replace(
         read_config("bert_sst2")[0],

@@ -121,6 +121,7 @@ def test_an_svg_has_every_gamma(tmp_path, monkeypatch):
     assert f"decays ({len(gammas)} of {len(gammas)})" in text
 
 
+@pytest.mark.slow
 def test_texts_do_not_overlap(tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 
