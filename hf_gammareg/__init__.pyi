@@ -4,7 +4,7 @@ from .decay.policy import decide
 from .decay.policy_state import PolicyState
 from .errors import GammaRegError
 from .resume.matching import fit_scheduler, match_by_name
-from .roles.find import find_gammas
+from .roles.find import Analysis, analyse, find_gammas
 from .roles.gammas import Gamma, GammaMap, Role
 from .roles.measure import Measurement, verify
 from .show.card import check_card, make_card, metric_results
@@ -16,6 +16,7 @@ from .watch.monitor import GammaMonitor
 
 __version__: str
 __all__ = [
+    "Analysis",
     "DecayBudget",
     "Gamma",
     "GammaMap",
@@ -29,6 +30,7 @@ __all__ = [
     "PolicyState",
     "Role",
     "__version__",
+    "analyse",
     "apply_lr_scale",
     "check_card",
     "check_ranks",

@@ -53,6 +53,16 @@ def whole_values(model: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
     return {name: found[name] for name in names}
 
 
+def state(model: nn.Module) -> dict[str, Tensor]:
+    """The live parameters and buffers of a model, by every name that they have in it.
+
+    >>> sorted(state(nn.BatchNorm1d(2)))
+    ['bias', 'num_batches_tracked', 'running_mean', 'running_var', 'weight']
+    """
+    parameters = model.named_parameters(remove_duplicate=False)
+    return {**dict(parameters), **dict(model.named_buffers(remove_duplicate=False))}
+
+
 def sharded(model: nn.Module) -> bool:
     """Whether a process holds only parts of the model's parameters."""
     return any(_is_fsdp1(module) for module in model.modules()) or any(
