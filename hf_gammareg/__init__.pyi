@@ -6,7 +6,7 @@ from .errors import GammaRegError
 from .graph.custom import add_op
 from .graph.rows import Effect, OpRow
 from .resume.matching import fit_scheduler, match_by_name
-from .roles.find import find_gammas
+from .roles.find import Analysis, analyse, find_gammas
 from .roles.gammas import Gamma, GammaMap, Role
 from .roles.measure import Measurement, verify
 from .show.card import check_card, make_card, metric_results
@@ -18,6 +18,7 @@ from .watch.monitor import GammaMonitor
 
 __version__: str
 __all__ = [
+    "Analysis",
     "DecayBudget",
     "Effect",
     "Gamma",
@@ -34,6 +35,7 @@ __all__ = [
     "Role",
     "__version__",
     "add_op",
+    "analyse",
     "apply_lr_scale",
     "check_card",
     "check_ranks",

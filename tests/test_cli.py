@@ -135,14 +135,14 @@ def test_verify_agrees(gammareg):
 
 @pytest.mark.slow
 def test_verify_tells_a_disagreement(gammareg, monkeypatch):
-    from hf_gammareg.roles.find import find_gammas as find
+    from hf_gammareg.roles.find import analyse
 
     def wrong(model, inputs=None):
-        found = find(model, inputs)
-        kept = (replace(g, role=Role.TRUNK) if g.name == "norm.weight" else g for g in found)
-        return GammaMap(gammas=tuple(kept), source=found.source)
+        found = analyse(model, inputs)
+        kept = (replace(g, role=Role.TRUNK) if g.name == "norm.weight" else g for g in found.gammas)
+        return replace(found, gammas=GammaMap(gammas=tuple(kept), source=found.gammas.source))
 
-    monkeypatch.setattr("hf_gammareg.roles.find.find_gammas", wrong)
+    monkeypatch.setattr("hf_gammareg.roles.find.analyse", wrong)
     status, out, err = gammareg("verify", SOURCE, "--sample")
     assert (status, err) == (1, "")
     assert out.splitlines()[0].split() == ["role", "measured", "gammas", "why"]
@@ -261,7 +261,7 @@ def test_a_model_that_can_not_be_traced_is_told_loudly(gammareg, monkeypatch):
     def failing(*args, **kwargs):
         raise RuntimeError("data-dependent branch")
 
-    monkeypatch.setattr("hf_gammareg.roles.find.capture", failing)
+    monkeypatch.setattr("hf_gammareg.roles.find.trace", failing)
     status, out, err = gammareg("inspect", SOURCE)
     assert (status, err) == (0, "")
     assert "WARNING: 13 gammas of unknown role" in out
