@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import operator
 from collections.abc import Mapping, Sequence
@@ -31,18 +32,21 @@ def read(program: torch.export.ExportedProgram, model: nn.Module, source: str) -
 
 def spelled(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """What the table calls a function of a program, and its arguments by name: in the order in which they are given."""
+    op, names = _declared(target)
+    more = [f"argument {place}" for place in range(len(names), len(args))]
+    return op, {**dict(zip((*names, *more), args, strict=False)), **kwargs}
+
+
+@functools.cache
+def _declared(target: Any) -> tuple[str, tuple[str, ...]]:
+    """What the table calls a function, and the names of its arguments as far as it declares them."""
     if isinstance(target, torch._ops.OpOverload):
         op = target._schema.name.removeprefix("aten::")
         op = op.removesuffix("_") if _in_place(target) else op
-        names = [argument.name for argument in target._schema.arguments]
-    elif isinstance(target, torch._ops.HigherOrderOperator):
-        op = f"higher_order::{target.__name__}"
-        names = list(inspect.signature(target.__call__).parameters)
-    else:
-        op = getattr(target, "__name__", str(target))
-        names = ["self", "item"] if target is operator.getitem else []
-    names += [f"argument {place}" for place in range(len(names), len(args))]
-    return op, dict(zip(names, args, strict=False)) | dict(kwargs)
+        return op, tuple(argument.name for argument in target._schema.arguments)
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        return f"higher_order::{target.__name__}", tuple(inspect.signature(target.__call__).parameters)
+    return getattr(target, "__name__", str(target)), ("self", "item") if target is operator.getitem else ()
 
 
 class _Builder:
@@ -195,6 +199,7 @@ def _module_path(node: fx.Node) -> str:
     return stack[-1][0] if stack else ""
 
 
+@functools.cache
 def _in_place(target: Any) -> bool:
     """Whether an op writes over its first argument, and returns it."""
     if not isinstance(target, torch._ops.OpOverload):

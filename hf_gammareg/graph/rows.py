@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum, auto
 from typing import Any
 
+from hf_gammareg.errors import GammaRegError
+
 
 class Effect(StrEnum):
     """What becomes of a factor c > 0 on an input of an op: the kinds of answer."""
@@ -66,6 +68,10 @@ Run = Callable[[Callable[[Arguments], Any], Arguments], Any]
 """Another way to run an op: takes what runs it on its arguments, and these."""
 
 
+KINDS = ("batch_norm", "layer_norm", "group_norm", "instance_norm", "rms_norm")
+"""The kinds of gammas."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpRow:
     """One op's answer. Every tensor argument is read unless `gates` or `ignores` names it."""
@@ -82,7 +88,7 @@ class OpRow:
     ignores: tuple[str, ...] = ()
     """Arguments read for shape or dtype, or overwritten: nothing is carried."""
     kind: str = ""
-    """Of a NORM, the kind of its gamma: `batch_norm`, `layer_norm`, `group_norm`, `instance_norm` or `rms_norm`."""
+    """Of a NORM, the kind of its gamma, one of `KINDS`."""
     layout: Layout = Layout.MOVED
     """Of a VIEW."""
     bias: str = "bias"
@@ -98,6 +104,10 @@ class OpRow:
     """How it is run with nothing left to chance."""
     far: Run | None = None
     """How it is run where a large factor goes through that would meet a bound, or an eps."""
+
+    def __post_init__(self) -> None:
+        if self.effect is Effect.NORM and self.kind not in KINDS:
+            raise GammaRegError(f"Expected the kind of a norm, found {self.kind!r}. Name one of {', '.join(KINDS)}.")
 
 
 Rule = OpRow | Callable[[Arguments], OpRow]

@@ -107,7 +107,8 @@ def transfer(node: Node, scales: Scales) -> Outcome:
             result = _join(node, read, scales)
     if result.degree == 0:
         return Outcome(end=End.CANCELLED, exact=result.exact and not gated and result.part is Part.WHOLE)
-    result = replace(result, degree=result.degree * row.power, exact=result.exact and not gated)
+    if gated or row.power != 1:
+        result = replace(result, degree=result.degree * row.power, exact=result.exact and not gated)
     return Outcome(scale=result, end=end, exact=False)
 
 

@@ -194,7 +194,8 @@ def _reason(fate: Fate, others: int) -> str:
         case Role.GATE:
             row = fate.node.row
             why = row.reason if row and fate.node.floating else "no floating-point numbers come out"
-            return f"Reaches only what saturates: {fate.node.op} in {place} ({why}){more}."
+            why = f" ({why})" if why else ""
+            return f"Reaches only what saturates: {fate.node.op} in {place}{why}{more}."
     return f"Reaches {_without_rule(fate.node)}{more}."
 
 

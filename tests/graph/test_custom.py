@@ -244,5 +244,10 @@ def test_like_an_op_that_was_added():
     assert custom.called("gammareg_tests::add_up", ["x", "residual"]) == ["like", None]
 
 
+def test_a_norm_says_its_kind():
+    with pytest.raises(GammaRegError, match="Expected the kind of a norm, found ''"):
+        OpRow(effect=Effect.NORM)
+
+
 def test_public_names():
     assert {"add_op", "OpRow", "Effect"} <= set(hf_gammareg.__all__)
