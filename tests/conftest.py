@@ -23,3 +23,26 @@ def same_verbosity():
         transformers.utils.logging.enable_progress_bar()
     if not bars[1]:
         datasets.enable_progress_bars()
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Counts what is traced and copied: by "export", "draft" and "copy" the models."""
+    import copy
+
+    import torch
+
+    found = {"export": [], "draft": [], "copy": []}
+
+    def counted(kind, call):
+        def counting(subject, *args, **kwargs):
+            if isinstance(subject, torch.nn.Module) and not isinstance(subject, torch.fx.GraphModule):
+                found[kind].append(subject)
+            return call(subject, *args, **kwargs)
+
+        return counting
+
+    monkeypatch.setattr(torch.export, "export", counted("export", torch.export.export))
+    monkeypatch.setattr(torch.export, "draft_export", counted("draft", torch.export.draft_export))
+    monkeypatch.setattr(copy, "deepcopy", counted("copy", copy.deepcopy))
+    return found

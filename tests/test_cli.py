@@ -127,6 +127,14 @@ def test_picture_beside_the_table(gammareg, tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_command_exports_once(gammareg, tmp_path, traced):
+    words = ("--picture", str(tmp_path / "a.svg"), "--lock", str(tmp_path / "a.lock.json"))
+    assert gammareg("inspect", SOURCE, *words)[0] == 0
+    assert (len(traced["export"]), traced["draft"], traced["copy"]) == (1, [], [])
+    assert gammareg("verify", SOURCE, "--sample")[0] == 0
+    assert (len(traced["export"]), traced["draft"], traced["copy"]) == (2, [], [])
+
+
 def test_verify_agrees(gammareg):
     status, out, err = gammareg("verify", SOURCE, "--sample")
     assert (status, err) == (0, "")

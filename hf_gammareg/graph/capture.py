@@ -37,7 +37,7 @@ def trace(
     Tensors have no values while a model is exported. One that asks for the values of its integers is exported with
     these as constants (see `hf_gammareg.model.known`). What remains is `torch.export.draft_export`: it computes on a
     copy with the values of the inputs, so it needs a model with real parameters, and what it finds holds for the one
-    path that these inputs take.
+    path that these inputs take. A model that refuses its inputs in both modes is not traced again.
 
     The model is as before when this returns: modes, buffers, hooks, attributes and RNG state are restored.
 
@@ -63,6 +63,8 @@ def trace(
                 return program, f"export ({mode} mode{', integers known' if known else ''})"
             except Exception as error:
                 failures.append(error)
+            if _refused(failures):
+                raise failures[0]
         for mode in ("train", "eval") if placement(model)[0].type != "meta" else ():
             try:
                 replica = copy.deepcopy(model).train(mode == "train")
@@ -86,6 +88,11 @@ def _check_arguments(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[st
         ) from error
     except ValueError:  # a model that torch.jit traced does not tell its signature
         return
+
+
+def _refused(failures: list[Exception]) -> bool:
+    """Whether the model itself said no to its inputs, in either mode: what tracing cannot do is no ValueError."""
+    return len(failures) == 2 and {(type(error), str(error)) for error in failures} == {(ValueError, str(failures[0]))}
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.export.ExportedProgram:

@@ -1,5 +1,5 @@
 """The door for `transformers`.
 
-Read `telling` (what is said), `resume` and `card` (what a Trainer saves), `monitor` (a callback), `given` (what an
-override was given), `trainer` (the Trainer, its mixin and its arguments).
+Read `telling` (what is said), `resume` and `card` (what a Trainer saves), `looking` (what its model is analysed by),
+`monitor` (a callback), `given` (what an override was given), `trainer` (the Trainer, its mixin and its arguments).
 """

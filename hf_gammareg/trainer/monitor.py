@@ -11,11 +11,11 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.graph.capture import same_random_state
 from hf_gammareg.model.values import is_main_process, sharded
 from hf_gammareg.model.whole import unwrapped
-from hf_gammareg.roles.find import find_gammas
+from hf_gammareg.roles.find import Analysis
 from hf_gammareg.roles.gammas import GammaMap
+from hf_gammareg.trainer.looking import look
 from hf_gammareg.watch.history import HISTORY_NAME
 from hf_gammareg.watch.monitor import NEAR_ZERO, GammaMonitor, learning_rates
 
@@ -59,7 +59,9 @@ class GammaMonitorCallback(TrainerCallback):
         plot: bool = True,
     ) -> None:
         self.trainer, self.gammas, self.plot = trainer, gammas, plot
-        self.options = {"near_zero": near_zero, "probe": probe}
+        self.near_zero, self.probe = near_zero, probe
+        self.analysis: Analysis | None = None
+        """Of the model that is about to be trained, by the probe's batch; lent by a `GammaRegTrainer`."""
         self.monitor: GammaMonitor | None = None
         """What measures; there from the beginning of training."""
 
@@ -69,10 +71,14 @@ class GammaMonitorCallback(TrainerCallback):
         """Find the gammas, and go on with the history where the run goes on."""
         model = kwargs["model"]
         gammas = self.gammas or getattr(self.trainer, "gammas", None)
-        gammas = _find_gammas(model, kwargs.get("train_dataloader")) if gammas is None else gammas
+        analysis, self.analysis = self.analysis, None  # what it holds goes with the monitor's first measurement
+        if gammas is None:
+            analysis, gammas = self._look(model, kwargs.get("train_dataloader"), args)
         folder = Path(args.output_dir or ".")
         folder = folder / state.trial_name if state.is_hyper_param_search and state.trial_name else folder
-        self.monitor = GammaMonitor(model, gammas, history=folder / HISTORY_NAME, **self.options)
+        probe = analysis or self.probe
+        history = folder / HISTORY_NAME
+        self.monitor = GammaMonitor(model, gammas, history=history, near_zero=self.near_zero, probe=probe)
         self.monitor.resume(state.global_step)
         if state.global_step == 0:
             self.monitor.measure(0)
@@ -117,6 +123,17 @@ class GammaMonitorCallback(TrainerCallback):
         except GammaRegError as error:
             logger.warning(str(error))
 
+    def _look(self, model: nn.Module, loader: Any, args: TrainingArguments) -> tuple[Analysis | None, GammaMap]:
+        """The gammas of a model that plain Trainer trains, and the analysis if it was made by the probe's batch."""
+        if sharded(model):
+            raise GammaRegError(
+                "Expected a model that is not sharded to find the gammas of, found one under FSDP or ZeRO-3. Use "
+                "GammaRegTrainer, or pass GammaMonitorCallback gammas=find_gammas(model), found before training."
+            )
+        labels = args.label_names or ("labels",)
+        found, probed = look(unwrapped(model), lambda: _examples(loader), probe=self.probe, labels=labels)
+        return found if probed else None, found.gammas
+
 
 def attach_monitors(trainer: Trainer) -> None:
     """Give each monitor among a Trainer's callbacks the Trainer to log through."""
@@ -125,20 +142,15 @@ def attach_monitors(trainer: Trainer) -> None:
             callback.trainer = trainer
 
 
-def _find_gammas(model: nn.Module, loader: Any) -> GammaMap:
-    """The gammas of a model that plain Trainer trains; by two training examples if it does not say what it takes."""
-    if sharded(model):
-        raise GammaRegError(
-            "Expected a model that is not sharded to find the gammas of, found one under FSDP or ZeRO-3. Use "
-            "GammaRegTrainer, or pass GammaMonitorCallback gammas=find_gammas(model), found before training."
-        )
-    model = unwrapped(model)
-    with same_random_state():
-        try:
-            return find_gammas(model)
-        except GammaRegError as error:
-            try:
-                batch = loader.collate_fn([loader.dataset[index % len(loader.dataset)] for index in range(2)])
-            except Exception:  # whatever a user's data set may raise
-                raise error from None
-            return find_gammas(model, batch)
+def probing(trainer: Trainer) -> GammaMonitorCallback | None:
+    """The first monitor with a probe among a Trainer's callbacks."""
+    monitors = (monitor for monitor in trainer.callback_handler.callbacks if isinstance(monitor, GammaMonitorCallback))
+    return next((monitor for monitor in monitors if monitor.probe is not None), None)
+
+
+def _examples(loader: Any) -> Any:
+    """Two examples of a loader's data set, collated; None where it gives none."""
+    try:
+        return loader.collate_fn([loader.dataset[index % len(loader.dataset)] for index in range(2)])
+    except Exception:  # whatever a user's data set may raise
+        return None

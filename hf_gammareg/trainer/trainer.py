@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.utils import send_to_device
 from accelerate.utils.deepspeed import DummyOptim
 from torch import nn
 from transformers import Trainer, TrainingArguments
@@ -20,14 +19,14 @@ from hf_gammareg.decay.policy import decide, find_rule, policy_name
 from hf_gammareg.decay.policy_state import PolicyState
 from hf_gammareg.decay.regroup import Outcome, groups_of, regroup
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.graph.capture import same_random_state
 from hf_gammareg.model.names import parameter_names
-from hf_gammareg.model.whole import placement, unwrapped
-from hf_gammareg.roles.find import find_gammas
-from hf_gammareg.roles.gammas import GammaMap, Role
+from hf_gammareg.model.whole import unwrapped
+from hf_gammareg.roles.find import unknown
+from hf_gammareg.roles.gammas import GammaMap
 from hf_gammareg.trainer.card import complete_card
 from hf_gammareg.trainer.given import arguments, first
-from hf_gammareg.trainer.monitor import attach_monitors
+from hf_gammareg.trainer.looking import look
+from hf_gammareg.trainer.monitor import attach_monitors, probing
 from hf_gammareg.trainer.resume import (
     REPORT_NAME,
     checkpoint_of,
@@ -210,9 +209,15 @@ class GammaRegTrainerMixin(_Base):
         return self._analysis
 
     def _analyse(self, model: nn.Module) -> tuple[nn.Module, GammaMap]:
-        model = unwrapped(model)
-        with same_random_state():
-            return model, _find_gammas(model, self.gamma_example_inputs())
+        model, monitor = unwrapped(model), probing(self)
+        probe = monitor.probe if monitor else None
+        try:
+            analysis, probed = look(model, self.gamma_example_inputs, probe=probe, labels=self.label_names)
+        except GammaRegError as error:  # no error stops a run
+            analysis, probed = unknown(model, str(error)), False
+        if monitor:
+            monitor.analysis = analysis if probed else None
+        return model, analysis.gammas
 
     def _apply_policy(self, optimizer: Any, model: Any) -> None:
         """Put the gammas of a fresh optimizer where the policy says, say and report it, and make it resume by name."""
@@ -250,17 +255,6 @@ class GammaRegTrainer(GammaRegTrainerMixin, Trainer):
     When it makes the optimizer it logs one line (how many gammas of which role decay, and what plain Trainer would have
     done) and writes `gamma_report.json` into `output_dir`. See `GammaRegTrainerMixin` and `GammaRegArguments`.
     """
-
-
-def _find_gammas(model: nn.Module, batch: Any) -> GammaMap:
-    """The gammas by the batch, or where that tells no role by inputs from the configuration; no error stops a run."""
-    found = find_gammas(model, {} if batch is None else send_to_device(batch, placement(model)[0]))
-    if len(found.by_role(Role.UNKNOWN)) < len(found):
-        return found
-    try:
-        return find_gammas(model)
-    except GammaRegError:
-        return found
 
 
 @dataclass

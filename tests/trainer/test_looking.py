@@ -1,0 +1,132 @@
+"""How often a Trainer's model is traced, and with what: once, and with nothing that can't be right."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import IterableDataset
+from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
+
+from hf_gammareg import GammaMonitorCallback, GammaRegArguments, GammaRegError, GammaRegTrainer, find_gammas
+from hf_gammareg.trainer.looking import look
+from hf_gammareg.watch.history import HISTORY_NAME, read_history
+from hf_gammareg.watch.probe import ResidualProbe
+
+
+def vit():
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    return ViTForImageClassification(ViTConfig(**sizes, image_size=8, patch_size=4, num_labels=3))
+
+
+def pixels(count=6, size=8):
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+def data():
+    return [{"pixel_values": image, "labels": index % 3} for index, image in enumerate(pixels(8))]
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        yield from data()
+
+
+class Silent(nn.Module):
+    """Has no configuration that says what it takes."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.head = nn.LayerNorm(4), nn.Linear(4, 2)
+
+    def forward(self, x, labels=None):
+        logits = self.head(self.norm(x))
+        return nn.functional.cross_entropy(logits, labels), logits
+
+
+def run(folder, *callbacks, model=None, train_dataset=None, cls=GammaRegTrainer):
+    kind = GammaRegArguments if cls is GammaRegTrainer else TrainingArguments
+    usual = {"max_steps": 2, "logging_steps": 1, "per_device_train_batch_size": 4, "report_to": [], "use_cpu": True}
+    args = kind(str(folder), save_strategy="no", disable_tqdm=True, **usual)
+    model = vit() if model is None else model
+    trainer = cls(model=model, args=args, train_dataset=train_dataset or data(), callbacks=list(callbacks))
+    if cls is Trainer:
+        for callback in callbacks:
+            callback.trainer = trainer
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """What a probe finds by itself, before training."""
+    return ResidualProbe(vit(), pixels()).measure()
+
+
+ALIKE = {
+    "as collated": lambda: {"pixel_values": pixels(), "labels": torch.arange(6) % 3},
+    "without labels": lambda: {"pixel_values": pixels()},
+    "a tensor": pixels,
+}
+
+
+@pytest.mark.parametrize("cls", [GammaRegTrainer, Trainer])
+@pytest.mark.parametrize("probe", ALIKE)
+def test_roles_and_probe_take_one_export(cls, probe, measured, tmp_path, traced):
+    monitor = GammaMonitorCallback(probe=ALIKE[probe](), plot=False)
+    trainer = run(tmp_path, monitor, cls=cls)
+    trainer.train()
+    assert traced == {"export": [trainer.model], "draft": [], "copy": []}
+    assert monitor.monitor.gammas == find_gammas(vit(), {"pixel_values": pixels(2), "labels": torch.tensor([0, 1])})
+    first = read_history(tmp_path / HISTORY_NAME)[0]
+    expected = {f"gamma/residual/ratio/{n:03d}": total.ratio for n, total in enumerate(measured)}
+    assert {key: first[key] for key in expected} == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "probe",
+    [pixels(1), pixels().double(), {"pixel_values": pixels(), "interpolate_pos_encoding": True}],
+    ids=["one row", "another type", "another argument"],
+)
+def test_a_probe_of_another_kind_has_no_say_in_the_roles(probe, traced):
+    batch = {"pixel_values": pixels(2), "labels": torch.tensor([0, 1])}
+    analysis, probed = look(vit(), lambda: batch, probe=probe)
+    assert not probed
+    assert analysis.kwargs["pixel_values"] is batch["pixel_values"]
+    assert len(traced["export"]) == 1
+
+
+def test_a_probe_that_does_not_fit_leaves_the_roles_to_the_examples():
+    batch = {"pixel_values": pixels(2), "labels": torch.tensor([0, 1])}
+    analysis, probed = look(vit(), lambda: batch, probe=pixels(size=12))
+    assert not probed
+    assert analysis.kwargs["pixel_values"] is batch["pixel_values"]
+    assert analysis.gammas.counts == {"final": 1, "last": 4}
+
+
+def test_a_stream_is_traced_once_with_inputs_from_the_configuration(tmp_path, traced):
+    trainer = run(tmp_path, train_dataset=Stream())
+    trainer.train()
+    assert trainer.gammas.counts == {"final": 1, "last": 4}
+    assert traced == {"export": [trainer.model], "draft": [], "copy": []}
+
+
+def test_nothing_is_traced_where_nothing_is_known_of_the_inputs(tmp_path, traced):
+    trainer = run(tmp_path, model=Silent(), train_dataset=Stream())
+    assert trainer.gammas.counts == {"unknown": 1}
+    assert "Pass example_inputs" in trainer.gammas["norm.weight"].reason
+    assert traced == {"export": [], "draft": [], "copy": []}
+    with pytest.raises(GammaRegError, match="Pass example_inputs"):
+        look(Silent(), lambda: None)
+
+
+def test_arguments_that_forward_does_not_take_are_not_traced(traced):
+    found = find_gammas(Silent(), {"y": torch.zeros(2, 4)})
+    assert "Expected example inputs that Silent.forward takes" in found["norm.weight"].reason
+    assert traced == {"export": [], "draft": [], "copy": []}
+
+
+def test_what_the_model_refuses_is_not_traced_in_other_ways(traced):
+    model = vit()
+    analysis, _ = look(model, lambda: {"pixel_values": pixels(2, size=5)})
+    assert analysis.gammas.counts == {"final": 1, "last": 4}
+    # In train and in eval mode, and then with inputs from the configuration.
+    assert traced == {"export": [model] * 3, "draft": [], "copy": []}
