@@ -168,9 +168,10 @@ _rows(Effect.CHOICE, "maximum minimum fmax fmin hypot cdist l1_loss")
 _rows(Effect.CHOICE, "where", gates=("condition",), reason="a condition only chooses")
 _rows(Effect.CHOICE, "lerp", gates=("weight",), reason="its weight only says how much of each end there is")
 _rows(Effect.CHOICE, "normal", ignores=("self",), still=seeded)  # a mean plus a deviation times noise
+_rows(Effect.JOIN, "cat concat concatenate", layout=Layout.KEPT)
 _rows(
     Effect.JOIN,
-    "cat concat concatenate stack hstack vstack dstack column_stack row_stack index_put _unsafe_index_put "
+    "stack hstack vstack dstack column_stack row_stack index_put _unsafe_index_put "
     "index_add index_copy scatter scatter_add scatter_reduce masked_scatter slice_scatter select_scatter "
     "diagonal_scatter index_reduce index_fill mutate block_diag cartesian_prod",
     gates=("index", "indices", "mask"),

@@ -13,8 +13,12 @@ from torch import fx, nn
 
 from hf_gammareg.graph.custom import asked
 from hf_gammareg.graph.nodes import Graph, Node, mark_activations, nodes_in
+<<<<<<< HEAD
 from hf_gammareg.graph.rows import Effect
 from hf_gammareg.model.names import parameter_names
+=======
+from hf_gammareg.graph.rows import Effect, Layout
+>>>>>>> w-b
 
 INLINED = {
     "wrap_with_set_grad_enabled",
@@ -169,7 +173,8 @@ class _Builder:
 def _part_of_join(arguments: dict[str, Any]) -> Node | None:
     """The operand of a concatenation that a slice of it takes back out, whole; None if it takes anything else."""
     joined, dim = arguments["self"], arguments.get("dim", 0)
-    if not (isinstance(joined, Node) and joined.op == "cat" and joined.shape):
+    row = joined.row if isinstance(joined, Node) else None
+    if not (row and row.effect is Effect.JOIN and row.layout is Layout.KEPT and joined.shape):
         return None
     rank = len(joined.shape)
     if (joined.arguments.get("dim", 0) - dim) % rank or arguments.get("step", 1) != 1:

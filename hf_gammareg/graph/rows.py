@@ -50,12 +50,12 @@ SUMS = (Effect.SUM, Effect.DIFFERENCE, Effect.FUSED, Effect.CHOICE)
 
 
 class Layout(StrEnum):
-    """Where an op of effect VIEW leaves the values, channels being dimension 1."""
+    """Where an op of effect VIEW or JOIN leaves the values, channels being dimension 1."""
 
     MOVED = auto()
     """Anywhere."""
     KEPT = auto()
-    """Each in its channel; a constant stays a constant."""
+    """Each in its channel, a constant stays a constant; of a JOIN, the `tensors` lie whole along `dim`."""
     RESHAPED = auto()
     """The same where the first two dimensions come out as they were."""
     FILLED = auto()
@@ -90,7 +90,7 @@ class OpRow:
     kind: str = ""
     """Of a NORM, the kind of its gamma, one of `KINDS`."""
     layout: Layout = Layout.MOVED
-    """Of a VIEW."""
+    """Of a VIEW or JOIN."""
     bias: str = "bias"
     """Of a MIX, the argument that is added to the product."""
     channels: int = -1

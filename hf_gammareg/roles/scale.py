@@ -104,7 +104,7 @@ def transfer(node: Node, scales: Scales) -> Outcome:
         case Effect.SUM | Effect.DIFFERENCE | Effect.CHOICE:
             result = add(node, read, scales)
         case Effect.JOIN:
-            result = _join(node, read, scales)
+            result = _join(node, row, read, scales)
     if result.degree == 0:
         return Outcome(end=End.CANCELLED, exact=result.exact and not gated and result.part is Part.WHOLE)
     if gated or row.power != 1:
@@ -247,10 +247,10 @@ def _fused(node: Node, scales: Scales) -> Scale:
     return combine([product, alone])
 
 
-def _join(node: Node, read: list[Node], scales: Scales) -> Scale:
+def _join(node: Node, row: OpRow, read: list[Node], scales: Scales) -> Scale:
     scale = combine([scale for n in read if (scale := scales(n))])
     rank, dim = len(node.shape or ()), node.arguments.get("dim", 0)
-    channels = node.op in ("cat", "concat") and rank > 1 and dim % rank == 1
+    channels = row.layout is Layout.KEPT and rank > 1 and dim % rank == 1
     scale = scale if channels else _moved(scale)
     rest = [n for n in read if n.floating and not scales(n)]
     if all(n.effect(Effect.NOTHING) for n in rest):

@@ -75,7 +75,7 @@ def test_fields_belong_to_their_effects():
         row = row_of(case)
         assert bool(row.reason) == (row.effect is Effect.SQUASH or bool(row.gates)), case
         assert bool(row.kind) == (row.effect is Effect.NORM), case
-        assert row.layout is Layout.MOVED or row.effect is Effect.VIEW, case
+        assert row.layout is Layout.MOVED or row.effect in (Effect.VIEW, Effect.JOIN), case
         assert not row.statistic or row.effect is Effect.SCALE, case
         assert row.effect is Effect.MIX or (not row.tokens and row.channels == -1 and row.bias == "bias"), case
 
@@ -240,6 +240,13 @@ def test_what_becomes_of_a_constant(case):
     for value in shifted:
         if row.layout is Layout.KEPT and value.ndim == 4:
             assert torch.allclose(value, value[:1, :, :1, :1].expand_as(value))
+
+
+@pytest.mark.parametrize("case", [p for p in cases(Effect.JOIN) if row_of(p.values[0]).layout is Layout.KEPT])
+def test_what_is_joined_lies_whole_along_its_dimension(case):
+    for dim in (0, 1, -1):
+        joined = overloads(case[0])(tensors=[X, Y], dim=dim)
+        assert all(torch.equal(part, whole) for part, whole in zip(joined.chunk(2, dim), (X, Y), strict=True))
 
 
 @pytest.mark.parametrize("op", ["clamp", "clip", "clamp_min"])
