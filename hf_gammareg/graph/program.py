@@ -13,12 +13,8 @@ from torch import fx, nn
 
 from hf_gammareg.graph.custom import asked
 from hf_gammareg.graph.nodes import Graph, Node, mark_activations, nodes_in
-<<<<<<< HEAD
-from hf_gammareg.graph.rows import Effect
-from hf_gammareg.model.names import parameter_names
-=======
 from hf_gammareg.graph.rows import Effect, Layout
->>>>>>> w-b
+from hf_gammareg.model.names import parameter_names
 
 INLINED = {
     "wrap_with_set_grad_enabled",

@@ -1,6 +1,7 @@
 """Looking leaves no trace: a model, its inputs and the process are the same before and after `find_gammas`."""
 
 import copy
+import gc
 import logging
 import random
 import subprocess
