@@ -67,6 +67,21 @@ def regroup(
     return "kept" if kept else "moved"
 
 
+def holds(optimizer: Any, model: nn.Module, decays: Mapping[str, bool]) -> bool:
+    """Whether an optimizer of the user's decays just the gammas that were decided, whatever the strength.
+
+    Args:
+        optimizer: one that was made elsewhere.
+        model: the model of its parameters.
+        decays: `{parameter name: decays}`.
+    """
+    parameters = parameter_names(model).parameters
+    groups = getattr(optimizer, "param_groups", ())
+    found = {id(p): bool(group.get("weight_decay")) for group in groups for p in group["params"]}
+    trained = [(parameters[name], decay) for name, decay in decays.items() if parameters[name].requires_grad]
+    return all(found.get(id(parameter)) == decay for parameter, decay in trained)
+
+
 def _reads_groups(owner: Any, groups: list[Group], gammas: Mapping[int, float]) -> bool:
     concerned = any(id(parameter) in gammas for group in groups for parameter in group["params"])
     return not concerned or class_name(base_optimizer(owner)) in RULES

@@ -33,10 +33,10 @@ def say(line: str, *, loudly: bool = False) -> None:
 
 
 def tell_left_alone(name: str) -> None:
-    """Warn that a Trainer, by the name of its class, was given an optimizer of the user's."""
+    """Warn that a Trainer, by the name of its class, was given an optimizer of the user's that decays other gammas."""
     logger.warning(
-        f"{name} was given an optimizer and leaves its groups as they are: no gamma policy applies. To apply one, "
-        "build it from hf_gammareg.param_groups(model, ...)."
+        f"{name} was given an optimizer and leaves its groups as they are, which decay other gammas than the policy "
+        "would. To apply the policy, build the optimizer from hf_gammareg.param_groups(model, ...)."
     )
 
 

@@ -17,7 +17,7 @@ from transformers import Trainer, TrainingArguments
 from hf_gammareg.decay.groups import check_ranks, check_strength
 from hf_gammareg.decay.policy import decide, find_rule, policy_name
 from hf_gammareg.decay.policy_state import PolicyState
-from hf_gammareg.decay.regroup import Outcome, groups_of, regroup
+from hf_gammareg.decay.regroup import Outcome, groups_of, holds, regroup
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.model.names import parameter_names
 from hf_gammareg.model.whole import unwrapped
@@ -136,7 +136,7 @@ class GammaRegTrainerMixin(_Base):
         if given is None or isinstance(given, DummyOptim):
             model = arguments(make).get("model")
             self._apply_policy(optimizer, self.model if model is None else model)
-        elif self._outcome is None:
+        elif self._outcome is None and not holds(given, self._analysed()[0], self.gamma_decays):
             tell_left_alone(type(self).__name__)
         return optimizer
 

@@ -25,7 +25,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from hf_gammareg import GammaRegArguments, GammaRegError, GammaRegTrainer, GammaRegTrainerMixin
+from hf_gammareg import GammaRegArguments, GammaRegError, GammaRegTrainer, GammaRegTrainerMixin, param_groups
 
 BEFORE, AFTER = "vit.layers.{}.layernorm_before.weight", "vit.layers.{}.layernorm_after.weight"
 LAST = {pattern.format(layer) for pattern in (BEFORE, AFTER) for layer in (0, 1)}
@@ -186,6 +186,17 @@ def test_an_optimizer_that_was_passed_is_never_touched(policy, tmp_path, caplog)
     assert [dict(group) for group in mine.param_groups] == before
     assert "was given an optimizer and leaves its groups" in caplog.text
     assert not (tmp_path / "gamma_report.json").exists()
+
+
+def test_an_optimizer_that_was_built_by_the_policy_is_no_cause_for_a_warning(tmp_path, caplog):
+    model = vit()
+    mine = torch.optim.AdamW(param_groups(model, 0.1), lr=0.1)
+    ours = trainer(tmp_path, model, init={"optimizers": (mine, None)})
+    assert ours.create_optimizer() is mine
+    assert "was given an optimizer" not in caplog.text
+    other = trainer(tmp_path, model, init={"optimizers": (mine, None)}, gamma_policy="last,final")
+    other.create_optimizer()
+    assert "which decay other gammas than the policy would" in caplog.text
 
 
 def test_it_says_one_line_on_stderr_and_writes_the_report(tmp_path, capsys):
