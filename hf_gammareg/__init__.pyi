@@ -5,7 +5,8 @@ from .decay.policy_state import PolicyState
 from .errors import GammaRegError
 from .graph.custom import add_op
 from .graph.rows import Effect, OpRow
-from .resume.matching import fit_scheduler, match_by_name
+from .resume.matching import match_by_name
+from .resume.scheduler import fit_scheduler
 from .roles.find import find_gammas
 from .roles.gammas import Gamma, GammaMap, Role
 from .roles.measure import Measurement, verify

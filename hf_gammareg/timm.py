@@ -7,10 +7,10 @@ from typing import Any
 
 from timm.optim import create_optimizer_v2 as _timm_create_optimizer_v2
 from timm.optim import optimizer_kwargs, param_groups_layer_decay, param_groups_weight_decay
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
-from hf_gammareg.decay.groups import apply_lr_scale, param_groups
+from hf_gammareg.decay.groups import apply_lr_scale, as_groups, param_groups
 from hf_gammareg.decay.policy import Policy
 from hf_gammareg.errors import GammaRegError, warn
 from hf_gammareg.model.layouts import Group
@@ -125,7 +125,7 @@ def create_optimizer_v2(
         return _scaled(optimizer, lr_scale)
     gamma_options |= {"example_inputs": example_inputs, "gammas": gammas}
     if param_group_fn is not None:
-        groups = _place(_as_groups(param_group_fn(model_or_params)), model_or_params, weight_decay, **gamma_options)
+        groups = _place(as_groups(param_group_fn(model_or_params)), model_or_params, weight_decay, **gamma_options)
         optimizer = _timm_create_optimizer_v2(groups, opt, weight_decay=weight_decay, **settings)
         match_by_name(optimizer, model_or_params)
         return _scaled(optimizer, lr_scale)
@@ -248,18 +248,6 @@ def _scaled(optimizer: Optimizer, lr_scale: str) -> Optimizer:
     if lr_scale == "lr":
         apply_lr_scale(optimizer)
     return optimizer
-
-
-def _as_groups(made: Iterable[Any]) -> list[Group]:
-    entries = list(made)
-    if entries and not isinstance(entries[0], dict):
-        entries = [{"params": entries}]
-    # An iterator of parameters is read more than once below; names are given anew.
-    return [group | {"params": [p[1] if isinstance(p, tuple) else p for p in _listed(group)]} for group in entries]
-
-
-def _listed(group: Group) -> list[Any]:
-    return [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
 
 
 def _check_no_wish(options: dict[str, Any], problem: str) -> None:

@@ -28,7 +28,7 @@ def param_groups(
     gamma_no_decay: Sequence[str] = (),
     example_inputs: Any = None,
     gammas: GammaMap | None = None,
-    groups: Iterable[Mapping[str, Any]] | None = None,
+    groups: Iterable[Any] | None = None,
 ) -> list[Group]:
     """Make the parameter groups of a model, with decay on the gammas that the policy names.
 
@@ -52,7 +52,7 @@ def param_groups(
         gamma_no_decay: glob patterns of gammas that do not.
         example_inputs: see `find_gammas`.
         gammas: the result of `find_gammas(model)`, if it is at hand.
-        groups: groups that another factory made of this model's parameters.
+        groups: groups that another factory made of this model's parameters; whatever torch's optimizers take.
 
     Returns:
         Groups for any torch optimizer, none of them empty, each with its own `weight_decay` and `param_names`.
@@ -67,8 +67,22 @@ def param_groups(
     if doubt := unknown_text(gammas, decays):
         warn(doubt)
     if groups is None:
-        groups = [{"params": [p for p in model.parameters() if p.requires_grad], "weight_decay": weight_decay}]
-    return place_gammas(groups, model, decays, weight_decay=weight_decay, gamma_weight_decay=gamma_weight_decay)
+        groups = [p for p in model.parameters() if p.requires_grad]
+    return place_gammas(
+        as_groups(groups), model, decays, weight_decay=weight_decay, gamma_weight_decay=gamma_weight_decay
+    )
+
+
+def as_groups(made: Iterable[Any]) -> list[Group]:
+    """What torch's optimizers take, parameters or named ones or groups of them, as groups that can be read twice.
+
+    >>> layer = torch.nn.Linear(1, 1, bias=False)
+    >>> as_groups(layer.named_parameters()) == as_groups([{"params": layer.weight}]) == [{"params": [layer.weight]}]
+    True
+    """
+    entries = list(made)
+    groups = entries if all(isinstance(entry, Mapping) for entry in entries) else [{"params": entries}]
+    return [{**group, "params": _parameters(group["params"])} for group in groups]
 
 
 def place_gammas(

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.model.whole import wraps
@@ -45,12 +46,17 @@ def parameter_names(model: nn.Module) -> Names:
         model: any model, wrapped and sharded or not. An FSDP unit without `use_orig_params` has one `_flat_param`.
 
     Raises:
-        GammaRegError: if two parameters would get one name.
+        GammaRegError: if two parameters would get one name, or one has no shape yet.
     """
     parameters: dict[str, nn.Parameter] = {}
     by_id: dict[int, str] = {}
     live: dict[str, str] = {}
     for path, name, parameter in _walk(model, "", ""):
+        if is_lazy(parameter):
+            raise GammaRegError(
+                f"Expected parameters that have their shapes, found {path!r} of a lazy module, which gets its shape "
+                "from the first batch. Call the model once on an example, before the optimizer is made."
+            )
         if id(parameter) not in by_id:
             if name in parameters:
                 raise GammaRegError(

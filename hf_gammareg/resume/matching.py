@@ -10,8 +10,10 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -82,28 +84,60 @@ def match_by_name(
 
 
 def _load(optimizer: Optimizer, saved: dict[str, Any], *, layouts: Sequence[Layout], say: Any) -> dict[str, Any]:
-    matched, moved = matched_state(saved, optimizer.param_groups, layouts)
-    if moved:
-        say(f"Optimizer state matched by name: {moved}.")
-    return matched
+    matched = matched_state(saved, optimizer.param_groups, layouts)
+    _ORIGINS[optimizer] = matched.origin
+    if matched.moved:
+        say(f"Optimizer state matched by name: {matched.moved}.")
+    return matched.state
 
 
 def _load_into(optimizer: Optimizer, load: Callable[..., Any], hook: Callable[..., Any], state: dict[str, Any]) -> None:
     load(hook(optimizer, state))
 
 
-def matched_state(
-    saved: Mapping[str, Any], groups: Sequence[Group], layouts: Sequence[Layout] = ()
-) -> tuple[dict[str, Any], str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Which groups of a checkpoint an optimizer's groups come from."""
+
+    number: int
+    """How many the checkpoint has."""
+    sources: Sequence[Sequence[int]]
+    """For each group of today, in which of them its parameters were."""
+
+
+_ORIGINS: WeakKeyDictionary[Optimizer, Origin | None] = WeakKeyDictionary()
+
+
+def origin_of(optimizer: Optimizer) -> Origin | None:
+    """Where the groups come from that an optimizer has, once it has loaded a checkpoint by name; else None."""
+    number, sources = 0, list[list[int]]()
+    for inner in list(inner_optimizers(optimizer)) or [optimizer]:  # one that holds several lists their groups in order
+        if (origin := _ORIGINS.get(inner)) is None:
+            return None
+        sources += [[number + source for source in group] for group in origin.sources]
+        number += origin.number
+    return Origin(number=number, sources=sources) if len(sources) == len(optimizer.param_groups) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matched:
+    """A saved optimizer state, arranged by the groups of today."""
+
+    state: dict[str, Any]
+    """For `Optimizer.load_state_dict`."""
+    moved: str
+    """Which parameters have another weight decay now, as text."""
+    origin: Origin | None
+    """None where the state does not say what the checkpoint's groups were."""
+
+
+def matched_state(saved: Mapping[str, Any], groups: Sequence[Group], layouts: Sequence[Layout] = ()) -> Matched:
     """Arrange a saved optimizer state by the groups of today.
 
     Args:
         saved: what `Optimizer.state_dict` returned.
         groups: the groups of the optimizer that is to load it, with `param_names`.
         layouts: how a state without names may have been grouped.
-
-    Returns:
-        A state for `Optimizer.load_state_dict`, and which parameters have another weight decay now, as text.
 
     Raises:
         GammaRegError: see `match_by_name`.
@@ -117,37 +151,26 @@ def matched_state(
     home = {name: (i, before[i]["params"][j]) for i, group in enumerate(names) for j, name in enumerate(group)}
     _check_names(shapes.keys(), home)
     _check_values({name: saved["state"].get(key) for name, (_, key) in home.items()}, shapes)
+    # Groups of today's that torch.distributed.checkpoint made: whose settings they hold, only their own list says.
+    told = (
+        {name: group for group in before for name in group.get("param_names") or ()} if _keyed_by_name(before) else {}
+    )
+    was = {name: told.get(name, {}) if told else before[i] for name, (i, _) in home.items()}
     arranged = []
     for group in groups:
-        sources = list({home[name][0]: before[home[name][0]] for name in group["param_names"]}.values())
+        sources = list({id(was[name]): was[name] for name in group["param_names"]}.values())
         options = {key: value for key, value in group.items() if key not in OWN}
         for key in [key for key in sources[0] if key not in OWN] if sources else []:
             if all(key in source and _same(source[key], sources[0][key]) for source in sources):
                 options[key] = sources[0][key]
         own_options = {key: group[key] for key in OWN if key in group}
         arranged.append(options | own_options | {"params": [home[name][1] for name in group["param_names"]]})
-    return {**saved, "param_groups": arranged}, _moved(groups, before, home)
-
-
-def fit_scheduler(scheduler: Any, optimizer: Optimizer) -> None:
-    """Give a learning rate scheduler that was loaded with other groups the base values of the groups of today.
-
-    Args:
-        scheduler: of torch, transformers, timm or Accelerate, after its `load_state_dict`.
-        optimizer: its optimizer, after `load_state_dict`.
-    """
-    scheduler = getattr(scheduler, "scheduler", scheduler)
-    groups = optimizer.param_groups
-    for inner in getattr(scheduler, "_schedulers", ()):
-        fit_scheduler(inner, optimizer)
-    for name in ("base_lrs", "base_values"):
-        if hasattr(scheduler, name):
-            setattr(scheduler, name, [group.get("initial_lr", group["lr"]) for group in groups])
-    if isinstance(getattr(scheduler, "warmup_steps", None), list):  # timm's: what a step of the warm-up adds
-        length, start = scheduler.warmup_t, scheduler.warmup_lr_init
-        scheduler.warmup_steps = [(value - start) / length if length else 1 for value in scheduler.base_values]
-    if hasattr(scheduler, "_last_lr"):
-        scheduler._last_lr = [group["lr"] for group in groups]
+    origin = Origin(
+        number=len(before), sources=[sorted({home[name][0] for name in group["param_names"]}) for group in groups]
+    )
+    return Matched(
+        state={**saved, "param_groups": arranged}, moved=_moved(groups, was), origin=None if told else origin
+    )
 
 
 def _saved_groups(saved: Any) -> list[Group]:
@@ -166,10 +189,17 @@ def _saved_groups(saved: Any) -> list[Group]:
 
 def _names(groups: Sequence[Group], known: Collection[str]) -> list[list[str]] | None:
     """The names that a state carries, as this run has them, or None."""
+    if groups and _keyed_by_name(groups):
+        groups = [{"params": group["params"], "param_names": group["params"]} for group in groups]
     if not all(isinstance(g.get("param_names"), list) and len(g["param_names"]) == len(g["params"]) for g in groups):
         return None
     names = iter(as_known([name for group in groups for name in group["param_names"]], known))
     return [list(itertools.islice(names, len(group["params"]))) for group in groups]
+
+
+def _keyed_by_name(groups: Sequence[Group]) -> bool:
+    """Whether a state names its parameters as torch.distributed.checkpoint does: in place of their numbers."""
+    return all(isinstance(key, str) for group in groups for key in group["params"])
 
 
 def _decays(groups: Sequence[Group]) -> list[bool | None]:
@@ -212,13 +242,14 @@ def _same(one: Any, other: Any) -> bool:
         return bool(torch.equal(torch.as_tensor(one), torch.as_tensor(other)))
 
 
-def _moved(groups: Sequence[Group], before: Sequence[Group], home: Mapping[str, tuple[int, Any]]) -> str:
+def _moved(groups: Sequence[Group], was: Mapping[str, Group]) -> str:
     moves: dict[tuple[float, float], list[str]] = {}
     for group in groups:
+        now: float = group.get("weight_decay", 0.0)
         for name in group["param_names"]:
-            change = (before[home[name][0]].get("weight_decay", 0.0), group.get("weight_decay", 0.0))
-            if change[0] != change[1]:
-                moves.setdefault(change, []).append(name)
+            before: float = was[name].get("weight_decay", now)
+            if before != now:
+                moves.setdefault((before, now), []).append(name)
     return ", ".join(
         f"weight decay {old:g} becomes {new:g} for {some(names)}" for (old, new), names in sorted(moves.items())
     )

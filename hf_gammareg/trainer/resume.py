@@ -18,7 +18,8 @@ from hf_gammareg.decay.policy_state import difference
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.files import write_whole
 from hf_gammareg.resume.checkpoint import ANEW, check_checkpoint, last_checkpoint, load_renamed
-from hf_gammareg.resume.matching import fit_scheduler, match_by_name
+from hf_gammareg.resume.matching import match_by_name
+from hf_gammareg.resume.scheduler import fit_scheduler
 from hf_gammareg.trainer.telling import say
 
 REPORT_NAME = "gamma_report.json"
@@ -87,9 +88,12 @@ def load_states(trainer: Trainer, load: Callable[[], None], checkpoint: str | No
     Raises:
         GammaRegError: if they don't fit this run, or none were loaded.
     """
+    optimizer = unwrapped_optimizer(trainer.optimizer)
+    fits = by_name and checkpoint is not None and not trainer.is_deepspeed_enabled
+    if fits and isinstance(optimizer, Optimizer):
+        fit_scheduler(trainer.lr_scheduler, optimizer)
     with _fits("optimizer and scheduler states", checkpoint):
         load()
-    optimizer = unwrapped_optimizer(trainer.optimizer)
     if checkpoint is None or not isinstance(optimizer, Optimizer):
         return
     if trainer.is_fsdp_enabled and not optimizer.state and _keeps_state(optimizer):
@@ -99,7 +103,7 @@ def load_states(trainer: Trainer, load: Callable[[], None], checkpoint: str | No
             "on from fresh moments. Use FSDP2, or with FSDP1 fsdp_state_dict_type FULL_STATE_DICT for saving too, "
             "or start anew from the checkpoint's weights."
         )
-    if by_name and not trainer.is_deepspeed_enabled:
+    if fits:
         fit_scheduler(trainer.lr_scheduler, optimizer)
 
 
