@@ -7,6 +7,7 @@ parameter's moments for another's.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
@@ -65,7 +66,7 @@ def match_by_name(
 
     Raises:
         GammaRegError: later, from `load_state_dict`: names that do not match, a checkpoint without names that no known
-            grouping or more than one fits, values that are not finite. The optimizer is as it was then.
+            grouping or more than one fits, the state of another optimizer, nan. The optimizer is as it was then.
     """
     names = parameter_names(model).by_id
     layouts = plain_layouts(model)
@@ -84,7 +85,10 @@ def match_by_name(
 
 
 def _load(optimizer: Optimizer, saved: dict[str, Any], *, layouts: Sequence[Layout], say: Any) -> dict[str, Any]:
+    _check_class(optimizer, _saved_groups(saved))
     matched = matched_state(saved, optimizer.param_groups, layouts)
+    if matched.infinite:
+        say(f"The optimizer state is taken as it was saved, with infinite values for {some(matched.infinite)}.")
     _ORIGINS[optimizer] = matched.origin
     if matched.moved:
         say(f"Optimizer state matched by name: {matched.moved}.")
@@ -127,6 +131,8 @@ class Matched:
     """For `Optimizer.load_state_dict`."""
     moved: str
     """Which parameters have another weight decay now, as text."""
+    infinite: Sequence[str]
+    """The parameters whose state is not finite, as plain torch would load it too."""
     origin: Origin | None
     """None where the state does not say what the checkpoint's groups were."""
 
@@ -150,7 +156,7 @@ def matched_state(saved: Mapping[str, Any], groups: Sequence[Group], layouts: Se
         names = nameless(before, saved["state"], (*layouts, own), shapes)
     home = {name: (i, before[i]["params"][j]) for i, group in enumerate(names) for j, name in enumerate(group)}
     _check_names(shapes.keys(), home)
-    _check_values({name: saved["state"].get(key) for name, (_, key) in home.items()}, shapes)
+    infinite = _checked({name: saved["state"].get(key) for name, (_, key) in home.items()}, shapes)
     # Groups of today's that torch.distributed.checkpoint made: whose settings they hold, only their own list says.
     told = (
         {name: group for group in before for name in group.get("param_names") or ()} if _keyed_by_name(before) else {}
@@ -169,7 +175,10 @@ def matched_state(saved: Mapping[str, Any], groups: Sequence[Group], layouts: Se
         number=len(before), sources=[sorted({home[name][0] for name in group["param_names"]}) for group in groups]
     )
     return Matched(
-        state={**saved, "param_groups": arranged}, moved=_moved(groups, was), origin=None if told else origin
+        state={**saved, "param_groups": arranged},
+        moved=_moved(groups, was),
+        infinite=infinite,
+        origin=None if told else origin,
     )
 
 
@@ -218,7 +227,9 @@ def _check_names(wanted: Set[str], found: Mapping[str, Any]) -> None:
         )
 
 
-def _check_values(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _checked(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """The names whose state holds infinite values; shapes that don't fit and nan are errors."""
+    infinite = []
     for name, entry in state.items():
         for field, value in entry.items() if isinstance(entry, Mapping) else ():
             if not isinstance(value, torch.Tensor):
@@ -228,11 +239,37 @@ def _check_values(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]
                     f"Expected state of shape {shapes[name]} for {name!r}, found {field!r} of shape "
                     f"{tuple(value.shape)}. Resume with the model that the checkpoint was saved with."
                 )
-            if value.is_floating_point() and not torch.isfinite(value).all():
+            if not value.is_floating_point() or torch.isfinite(value).all():
+                continue
+            if torch.isnan(value).any():
                 raise GammaRegError(
-                    f"Expected an optimizer state of finite numbers, found nan or inf in {field!r} of {name!r}. The "
-                    "run had diverged when it was saved: resume from an earlier checkpoint."
+                    f"Expected an optimizer state of numbers, found nan in {field!r} of {name!r}. The run had diverged "
+                    "when it was saved: resume from an earlier checkpoint."
                 )
+            infinite.append(name)
+    return infinite
+
+
+def _check_class(optimizer: Optimizer, saved: Sequence[Group]) -> None:
+    """Check that the settings in a state are of this optimizer's class: a state does not name the class itself."""
+    own = {*optimizer.defaults, *(key for group in optimizer.param_groups for key in group)}
+    others = {key for group in saved for key in group} - own
+    if foreign := others & _settings_of_optimizers():
+        raise GammaRegError(
+            f"Expected the state of a {type(optimizer).__name__}, found one of another optimizer, with the settings "
+            f"{some(foreign)}. Resume with the optimizer that the checkpoint was saved with, or start anew from its "
+            "weights."
+        )
+
+
+def _settings_of_optimizers() -> set[str]:
+    """What the constructors of all optimizers take that are loaded; a group may hold settings of the user's beside."""
+    kinds, settings = [Optimizer], set[str]()
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        settings |= inspect.signature(kind.__init__).parameters.keys()
+    return settings
 
 
 def _same(one: Any, other: Any) -> bool:

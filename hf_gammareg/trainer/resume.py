@@ -17,7 +17,7 @@ from hf_gammareg.decay.optimizers import unwrapped_optimizer
 from hf_gammareg.decay.policy_state import difference
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.files import write_whole
-from hf_gammareg.resume.checkpoint import ANEW, check_checkpoint, last_checkpoint, load_renamed
+from hf_gammareg.resume.checkpoint import ANEW, check_checkpoint, keeps_states, last_checkpoint, load_renamed
 from hf_gammareg.resume.matching import match_by_name
 from hf_gammareg.resume.scheduler import fit_scheduler
 from hf_gammareg.trainer.telling import say
@@ -41,6 +41,7 @@ def checkpoint_of(trainer: Trainer, wanted: str | bool | None) -> Path | None:
     folder = last_checkpoint(trainer.args.output_dir, _warn) if wanted is True else Path(wanted)
     check_checkpoint(
         folder,
+        _warn,
         world_size=trainer.args.world_size,
         sharded=trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled,
         same_data=not trainer.args.ignore_data_skip,
@@ -96,7 +97,7 @@ def load_states(trainer: Trainer, load: Callable[[], None], checkpoint: str | No
         load()
     if checkpoint is None or not isinstance(optimizer, Optimizer):
         return
-    if trainer.is_fsdp_enabled and not optimizer.state and _keeps_state(optimizer):
+    if trainer.is_fsdp_enabled and not optimizer.state and _keeps_state(optimizer) and keeps_states(checkpoint):
         # accelerate 1.15 reads into what the fresh optimizer holds, and that is nothing.
         raise GammaRegError(
             f"Expected FSDP to load the optimizer state of {checkpoint!r}, found that it loaded none and would go "
