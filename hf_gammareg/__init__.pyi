@@ -7,7 +7,7 @@ from .graph.custom import add_op
 from .graph.rows import Effect, OpRow
 from .resume.matching import match_by_name
 from .resume.scheduler import fit_scheduler
-from .roles.find import find_gammas
+from .roles.find import Analysis, analyse, find_gammas
 from .roles.gammas import Gamma, GammaMap, Role
 from .roles.measure import Measurement, verify
 from .show.card import check_card, make_card, metric_results
@@ -19,6 +19,7 @@ from .watch.monitor import GammaMonitor
 
 __version__: str
 __all__ = [
+    "Analysis",
     "DecayBudget",
     "Effect",
     "Gamma",
@@ -35,6 +36,7 @@ __all__ = [
     "Role",
     "__version__",
     "add_op",
+    "analyse",
     "apply_lr_scale",
     "check_card",
     "check_ranks",

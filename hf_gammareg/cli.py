@@ -71,7 +71,7 @@ def inspect(
         from hf_gammareg.decay.policy import decide, find_rule
         from hf_gammareg.errors import GammaRegError
         from hf_gammareg.inputs.sources import load_source
-        from hf_gammareg.roles.find import find_gammas
+        from hf_gammareg.roles.find import analyse
         from hf_gammareg.show import lock as locks
         from hf_gammareg.show.picture import check_picture, draw
         from hf_gammareg.show.report import Comparison
@@ -87,11 +87,12 @@ def inspect(
             check_picture(picture)
         locked = locks.read_lock(check) if check else None
         loaded = load_source(source)
-        model, inputs = loaded.model, (loaded.args, loaded.kwargs)
-        gammas = find_gammas(model, inputs)
+        model = loaded.model
+        analysis = analyse(model, (loaded.args, loaded.kwargs))
+        gammas = analysis.gammas
         decays = decide(gammas, model, policy, gamma_decay=gamma_decay or (), gamma_no_decay=gamma_no_decay or ())
         if picture:
-            draw(picture, model, inputs, decays=decays, title=f"{source}, policy {policy}")
+            draw(picture, analysis, decays=decays, title=f"{source}, policy {policy}")
         now = locks.lock_dict(gammas, decays, model, source=source, policy=policy)
         if lock:
             locks.write_lock(lock, now)
@@ -163,15 +164,15 @@ def verify(
 
         from hf_gammareg.inputs.sources import load_source
         from hf_gammareg.roles import measure
-        from hf_gammareg.roles.find import find_gammas
+        from hf_gammareg.roles.find import analyse
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             loaded = load_source(source, device="cpu")
-        inputs = (loaded.args, loaded.kwargs)
-        gammas = find_gammas(loaded.model, inputs)
+        analysis = analyse(loaded.model, (loaded.args, loaded.kwargs))
+        gammas = analysis.gammas
         names = measure.sample(gammas) if sample else None
-        found = measure.verify(loaded.model, inputs, gammas=gammas, names=names, progress=progress)
+        found = measure.verify(loaded.model, analysis=analysis, names=names, progress=progress)
     disagreeing = [measured for measured in found if not measured.agrees]
     if output == "json":
         rows = [dataclasses.asdict(measured) | {"role": str(measured.role)} for measured in found]

@@ -180,6 +180,39 @@ def mean_train_loss(log_history: list[dict[str, Any]]) -> float | None:
     return sum((step - start) * loss for start, (step, loss) in zip(starts, logged, strict=False)) / logged[-1][0]
 
 
+def train(trainer: GammaRegTrainer, settings: dict[str, Any]) -> None:
+    """Train, from the last checkpoint where there is one, and leave the model and the training metrics."""
+    checkpoint = by_main_process(lambda: trainer_checkpoint(trainer.args, settings))
+    if trainer.is_world_process_zero():
+        write_settings(trainer.args.output_dir, settings)
+    metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
+    loss = mean_train_loss(trainer.state.log_history)
+    if loss is not None:
+        metrics["train_loss"] = loss
+    trainer.save_model()
+    trainer.log_metrics("train", metrics)
+    trainer.save_metrics("train", metrics)
+    trainer.save_state()
+
+
+def write_model_card(trainer: GammaRegTrainer, model_args: ModelArguments, data: ImageData) -> None:
+    """The Trainer's card, with what it can't know: a model with new weights, a data set that stands in."""
+    trainer.create_model_card(
+        tasks="image-classification",
+        tags=["image-classification", "vision"],
+        dataset=data.name,
+        dataset_tags=data.name,
+        finetuned_from=model_args.model_name_or_path,
+    )
+    if not trainer.is_world_process_zero():
+        return
+    said = "Weight decay on its normalization gains goes by their role; see below."
+    said += f"\n\nThe digits stand in for CIFAR-10: {data.replaced}" if data.replaced else ""
+    path = Path(trainer.args.output_dir) / "README.md"
+    text = path.read_text().replace("a fine-tuned version of [](https://huggingface.co/)", "a small ViT, trained anew")
+    path.write_text(text.replace("## Model description\n\nMore information needed", f"## Model description\n\n{said}"))
+
+
 def main() -> None:
     args, model_args, data_args = parse_arguments()
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
@@ -224,39 +257,6 @@ def main() -> None:
         announce(f"TRAINED ON THE HANDWRITTEN DIGITS, NOT ON CIFAR-10. {data.replaced}")
     if args.do_eval and PartialState().is_main_process:
         print(f"Test accuracy: {metrics['eval_accuracy']:.2%} on {len(data.test)} images of {data.name}")
-
-
-def train(trainer: GammaRegTrainer, settings: dict[str, Any]) -> None:
-    """Train, from the last checkpoint where there is one, and leave the model and the training metrics."""
-    checkpoint = by_main_process(lambda: trainer_checkpoint(trainer.args, settings))
-    if trainer.is_world_process_zero():
-        write_settings(trainer.args.output_dir, settings)
-    metrics = trainer.train(resume_from_checkpoint=checkpoint).metrics
-    loss = mean_train_loss(trainer.state.log_history)
-    if loss is not None:
-        metrics["train_loss"] = loss
-    trainer.save_model()
-    trainer.log_metrics("train", metrics)
-    trainer.save_metrics("train", metrics)
-    trainer.save_state()
-
-
-def write_model_card(trainer: GammaRegTrainer, model_args: ModelArguments, data: ImageData) -> None:
-    """The Trainer's card, with what it can't know: a model with new weights, a data set that stands in."""
-    trainer.create_model_card(
-        tasks="image-classification",
-        tags=["image-classification", "vision"],
-        dataset=data.name,
-        dataset_tags=data.name,
-        finetuned_from=model_args.model_name_or_path,
-    )
-    if not trainer.is_world_process_zero():
-        return
-    said = "Weight decay on its normalization gains goes by their role; see below."
-    said += f"\n\nThe digits stand in for CIFAR-10: {data.replaced}" if data.replaced else ""
-    path = Path(trainer.args.output_dir) / "README.md"
-    text = path.read_text().replace("a fine-tuned version of [](https://huggingface.co/)", "a small ViT, trained anew")
-    path.write_text(text.replace("## Model description\n\nMore information needed", f"## Model description\n\n{said}"))
 
 
 if __name__ == "__main__":

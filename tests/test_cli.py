@@ -92,6 +92,7 @@ def test_diff_counts_shortcuts(gammareg):
     )
 
 
+@pytest.mark.slow
 def test_diff_for_programs(gammareg):
     data = json.loads(gammareg("inspect", SOURCE, "--diff", "all", "--format", "json")[1])
     assert list(data) == ["source", "policy", "diff", "gammas", "counts", "decays", "summary"]
@@ -105,6 +106,7 @@ def test_diff_for_programs(gammareg):
     assert len(same.splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_lock_and_check(gammareg, tmp_path):
     path = str(tmp_path / "roles.lock.json")
     status, out, err = gammareg("inspect", SOURCE, "--lock", path)
@@ -131,15 +133,16 @@ def test_verify_agrees(gammareg):
     assert out == f"{SOURCE}: 3 of 13 gammas measured, no disagreements.\n"
 
 
+@pytest.mark.slow
 def test_verify_tells_a_disagreement(gammareg, monkeypatch):
-    from hf_gammareg.roles.find import find_gammas as find
+    from hf_gammareg.roles.find import analyse
 
     def wrong(model, inputs=None):
-        found = find(model, inputs)
-        kept = (replace(g, role=Role.TRUNK) if g.name == "norm.weight" else g for g in found)
-        return GammaMap(gammas=tuple(kept), source=found.source)
+        found = analyse(model, inputs)
+        kept = (replace(g, role=Role.TRUNK) if g.name == "norm.weight" else g for g in found.gammas)
+        return replace(found, gammas=GammaMap(gammas=tuple(kept), source=found.gammas.source))
 
-    monkeypatch.setattr("hf_gammareg.roles.find.find_gammas", wrong)
+    monkeypatch.setattr("hf_gammareg.roles.find.analyse", wrong)
     status, out, err = gammareg("verify", SOURCE, "--sample")
     assert (status, err) == (1, "")
     assert out.splitlines()[0].split() == ["role", "measured", "gammas", "why"]
@@ -156,6 +159,7 @@ def decayed(out):
     return {row["name"] for row in json.loads(out)["gammas"] if row["decays"]}
 
 
+@pytest.mark.slow
 def test_policy_and_patterns_decide(gammareg):
     last = {f"blocks.{block}.norm{norm}.weight" for block in range(6) for norm in (1, 2)}
     words = ("inspect", SOURCE, "--format", "json")
@@ -257,7 +261,7 @@ def test_a_model_that_can_not_be_traced_is_told_loudly(gammareg, monkeypatch):
     def failing(*args, **kwargs):
         raise RuntimeError("data-dependent branch")
 
-    monkeypatch.setattr("hf_gammareg.roles.find.capture", failing)
+    monkeypatch.setattr("hf_gammareg.roles.find.trace", failing)
     status, out, err = gammareg("inspect", SOURCE)
     assert (status, err) == (0, "")
     assert "WARNING: 13 gammas of unknown role" in out

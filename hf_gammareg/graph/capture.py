@@ -1,9 +1,10 @@
-"""From a model to a graph of activations, by `torch.export` on fake tensors: nothing is computed."""
+"""From a model to its exported program, by `torch.export` on fake tensors: nothing is computed."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 import random
 import sys
 from collections import OrderedDict
@@ -15,9 +16,9 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
-from hf_gammareg.graph.nodes import Graph
-from hf_gammareg.graph.program import read
+from hf_gammareg.errors import GammaRegError
 from hf_gammareg.model.known import integers_known
+from hf_gammareg.model.values import state
 from hf_gammareg.model.whole import placement
 from hf_gammareg.quiet import quiet
 
@@ -26,22 +27,6 @@ QUIET_OPTIONS = ("use_cache", "output_attentions", "output_hidden_states")
 
 FORWARD_HOOKS = ("torch.", "timm.", "transformers.utils.output_capturing")
 """Homes of hooks that a model needs: `torch.nn.utils.weight_norm`, timm's features, transformers' backbones."""
-
-
-def capture(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Graph:
-    """Trace a model's forward pass on fake tensors.
-
-    The model is as before when this returns: modes, buffers, hooks, attributes and RNG state are restored.
-
-    Args:
-        model: any model, on any device, `meta` included.
-        args, kwargs: example inputs on the model's device, or with values on the CPU for a model on `meta`.
-
-    Raises:
-        Exception: whatever `torch.export` raised in train mode, where nothing else worked either.
-    """
-    program, source = trace(model, args, kwargs)
-    return read(program, model, source)
 
 
 def trace(
@@ -54,9 +39,20 @@ def trace(
     copy with the values of the inputs, so it needs a model with real parameters, and what it finds holds for the one
     path that these inputs take.
 
+    The model is as before when this returns: modes, buffers, hooks, attributes and RNG state are restored.
+
+    Args:
+        model: any model, on any device, `meta` included.
+        args, kwargs: example inputs on the model's device, or with values on the CPU for a model on `meta`.
+
     Returns:
-        The program, and how it was had, for the report.
+        The program, which shares the model's parameters, and how it was had, for the report.
+
+    Raises:
+        GammaRegError: if these are not the arguments of the model's forward; nothing is traced then.
+        Exception: whatever `torch.export` raised in train mode, where nothing else worked either.
     """
+    _check_arguments(model, args, kwargs)
     failures: list[Exception] = []
     with untouched(model), quiet(), torch.no_grad():
         for known, mode in product((False, True), ("train", "eval")):
@@ -71,10 +67,25 @@ def trace(
             try:
                 replica = copy.deepcopy(model).train(mode == "train")
                 program = torch.export.draft_export(replica, args, dict(kwargs), strict=False)
+                live = state(model)
+                program.state_dict.update({name: live[name] for name in program.state_dict if name in live})
                 return program, f"draft export ({mode} mode, one path)"
             except Exception as error:
                 failures.append(error)
     raise failures[0]
+
+
+def _check_arguments(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Refuse what the model's forward can't be called with: no other way to export would help."""
+    try:
+        inspect.signature(model.forward).bind(*args, **kwargs)
+    except TypeError as error:
+        raise GammaRegError(
+            f"Expected example inputs that {type(model).__name__}.forward takes, found others ({error}). Pass what you "
+            "would pass to the model."
+        ) from error
+    except ValueError:  # a model that torch.jit traced does not tell its signature
+        return
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> torch.export.ExportedProgram:

@@ -1,15 +1,14 @@
-"""One forward pass, op by op: every value of an exported program, and what becomes of them when some change."""
+"""A forward pass, op by op: an exported program, run on values of one's own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import fx, nn
 
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.graph.capture import trace
 from hf_gammareg.graph.custom import asked, called
 from hf_gammareg.graph.nodes import Graph
 from hf_gammareg.graph.program import read, spelled
@@ -18,24 +17,27 @@ from hf_gammareg.model.names import parameter_names
 
 
 class Replay:
-    """The values of one forward pass in train mode, without dropout, and the same pass from changed parameters.
+    """The ops of an exported program in the order in which they run, to be run on values of one's own.
+
+    It holds no parameters and no buffers: a run is given them. So it goes on with a model that is trained, and with
+    one that is not the model it was traced from but has the same names.
 
     Args:
-        model: a model with real parameters; its program shares them, nothing writes to them.
-        args, kwargs: inputs with values.
+        program: an exported program, for the inputs that it was traced with.
+        model: the model that it was traced from, for the names of its parameters.
+        source: how the program was had.
 
     Raises:
-        GammaRegError: if the model can't be traced.
+        GammaRegError: if its ops in place can't be written as others.
     """
 
-    def __init__(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    def __init__(self, program: torch.export.ExportedProgram, model: nn.Module, source: str) -> None:
         try:
-            program, source = trace(model, args, kwargs)
             program = program.run_decompositions({})  # no op in place: values can be shared between runs
         except Exception as error:
             raise GammaRegError(
-                f"Expected a model that torch.export can trace, found one that it can't ({error}). Pass inputs that "
-                "reach its norms, or check its roles by hand."
+                f"Expected a model whose ops in place torch.export can write as others, found one where it can't "
+                f"({error}). Look at the roles of its gammas without running it."
             ) from error
         self.graph: Graph = read(program, model, source)
         self.steps: list[fx.Node] = [node for node in program.graph.nodes if node.op == "call_function"]
@@ -43,60 +45,81 @@ class Replay:
         self.outputs = tuple(self.graph.nodes[index] for index in sorted(self.graph.outputs))
         """What the model returns."""
         self.parameters: dict[str, list[str]] = {}
-        """Names of parameters and buffers, each with those of the values that hold them."""
-        self.values = self._held(program, parameter_names(model).live, args, kwargs)
-        """Every value of the unchanged pass, by its name in the program."""
-        for step in self.steps:
-            self.values[step.name] = call(step, self.values)
-
-    def _held(
-        self,
-        program: torch.export.ExportedProgram,
-        names: Mapping[str, str],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> dict[str, Any]:
-        """What is there before the first op: inputs, parameters, buffers, constants."""
-        found: dict[str, Any] = {}
-        # What tracing made of the inputs, where it made anything: integers may have become constants.
-        given = iter(torch.utils._pytree.tree_leaves(program.example_inputs or (args, dict(kwargs))))
-        held = {**program.state_dict, **program.constants}
+        """Canonical names of parameters and names of buffers, each with those of the values that hold them."""
+        self._given: dict[str, Any] = {}
+        names = parameter_names(model).live
+        # What tracing made of the inputs: integers may have become constants.
+        inputs = iter(torch.utils._pytree.tree_leaves(program.example_inputs))
         for spec in program.graph_signature.input_specs:
-            name = getattr(spec.arg, "name", "")
+            name, target = getattr(spec.arg, "name", ""), str(spec.target)
             if spec.kind.name == "USER_INPUT":
-                found[name] = next(given)
+                self._given[name] = next(inputs)
             else:
-                assert spec.target is not None
-                found[name] = held[spec.target]
-                self.parameters.setdefault(names.get(spec.target, spec.target), []).append(name)
+                target = names.get(target, target)
+                self.parameters.setdefault(target, []).append(name)
+                self._given |= {name: program.constants[target]} if target in program.constants else {}
         for node in program.graph.nodes:
             if node.op == "get_attr":
-                found[node.name] = getattr(program.graph_module, str(node.target))
+                self._given[node.name] = getattr(program.graph_module, str(node.target))
+
+    def start(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """What is there before the first op, by its name in the program.
+
+        Args:
+            state: parameters and buffers, as `hf_gammareg.model.values.state` names them.
+        """
+        found = dict(self._given)
+        for target, names in self.parameters.items():
+            if target in state:
+                found |= dict.fromkeys(names, state[target])
         return {name: value.detach() if isinstance(value, torch.Tensor) else value for name, value in found.items()}
 
-    def changed(self, held: Mapping[str, Any]) -> dict[str, Any]:
-        """Run again what depends on these values, and nothing else.
+    def steadily(
+        self, state: Mapping[str, Any], kept: Mapping[str, Collection[str]]
+    ) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Run each op as it is, with what is random held still; a value goes when nothing needs it any more.
 
-        Returns:
-            The values that were computed anew, by name, and those that were given.
+        Args:
+            state: parameters and buffers, as `hf_gammareg.model.values.state` names them.
+            kept: by the name of an op those of values that are there until it has run.
+
+        Yields:
+            Of each op in turn its name, and the values there are after it.
         """
-        values, anew = {**self.values, **held}, dict(held)
+        last: dict[str, str] = {}
         for step in self.steps:
-            if any(node.name in anew for node in step.all_input_nodes):
-                values[step.name] = anew[step.name] = call(step, values)
-        return anew
+            needed = (step.name, *(node.name for node in step.all_input_nodes), *kept.get(step.name, ()))
+            last |= dict.fromkeys(needed, step.name)
+        done: dict[str, list[str]] = {}
+        for name, step_name in last.items():
+            done.setdefault(step_name, []).append(name)
+        values = self.start(state)
+        for step in self.steps:
+            values[step.name] = steady(step, values)
+            yield step.name, values
+            for name in done.get(step.name, ()):
+                del values[name]
 
 
 def call(step: fx.Node, values: Mapping[str, Any]) -> Any:
     """Run one op of the pass, for large factors to go through.
 
-    What is random is held still, ReLU6 lacks its upper bound, which a large factor would meet, and norms have almost
-    no eps.
+    It computes in double precision, whatever the program was traced in. What is random is held still, ReLU6 lacks its
+    upper bound, which a large factor would meet, and norms have almost no eps.
     """
-    row, run, arguments = _asked(step, values)
+    row, run, arguments = _asked(step, values, wide=True)
     way = row and (row.far or row.still)
     with torch.no_grad():
         return way(run, arguments) if way else run(arguments)
+
+
+def double(value: Any) -> Any:
+    """A floating point or complex tensor, or the name of such a type, in double precision; anything else as it is."""
+    kind = value.dtype if isinstance(value, torch.Tensor) else value
+    if not isinstance(kind, torch.dtype) or not (kind.is_floating_point or kind.is_complex):
+        return value
+    wide = torch.complex128 if kind.is_complex else torch.float64
+    return value.to(wide) if isinstance(value, torch.Tensor) else wide
 
 
 def steady(step: fx.Node, values: Mapping[str, Any]) -> Any:
@@ -106,10 +129,14 @@ def steady(step: fx.Node, values: Mapping[str, Any]) -> Any:
         return row.still(run, arguments) if row and row.still else run(arguments)
 
 
-def _asked(step: fx.Node, values: Mapping[str, Any]) -> tuple[OpRow | None, Callable[[Arguments], Any], dict[str, Any]]:
+def _asked(
+    step: fx.Node, values: Mapping[str, Any], wide: bool = False
+) -> tuple[OpRow | None, Callable[[Arguments], Any], dict[str, Any]]:
     """An op's row, what runs it on its arguments by the names that the row gives them, and these."""
     target: Any = step.target
     args, kwargs = fx.node.map_arg((step.args, dict(step.kwargs)), lambda node: values[node.name])
+    if wide:
+        args, kwargs = torch.utils._pytree.tree_map(double, (args, kwargs))
     op, given = spelled(target, args, kwargs)
     row, arguments = asked(op, given)
     if row is None or not (row.far or row.still):

@@ -53,6 +53,15 @@ def whole_values(model: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
     return {name: found[name] for name in names}
 
 
+def state(model: nn.Module) -> dict[str, Tensor]:
+    """The live parameters of a model by canonical name, and its buffers by every name that they have in it.
+
+    >>> sorted(state(nn.BatchNorm1d(2)))
+    ['bias', 'num_batches_tracked', 'running_mean', 'running_var', 'weight']
+    """
+    return {**parameter_names(model).parameters, **dict(model.named_buffers(remove_duplicate=False))}
+
+
 def sharded(model: nn.Module) -> bool:
     """Whether a process holds only parts of the model's parameters."""
     return any(_is_fsdp1(module) for module in model.modules()) or any(

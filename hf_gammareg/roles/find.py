@@ -1,24 +1,122 @@
-"""From a model to its gammas."""
+"""From a model to what is known of it, its gammas above all."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import nn
 
-from hf_gammareg.graph.capture import capture
+from hf_gammareg.errors import GammaRegError
+from hf_gammareg.graph.capture import trace
+from hf_gammareg.graph.nodes import Graph
+from hf_gammareg.graph.program import read
 from hf_gammareg.inputs.derive import arguments
 from hf_gammareg.model.names import parameter_names
-from hf_gammareg.model.whole import whole
+from hf_gammareg.model.whole import placement, whole
 from hf_gammareg.roles.gammas import Gamma, GammaMap, Role
-from hf_gammareg.roles.walk import Use, analyse, unruled
+from hf_gammareg.roles.residual import Ancestry, Sum, find_sums
+from hf_gammareg.roles.sites import Site, find_sites
+from hf_gammareg.roles.walk import Use, find_uses, unruled
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Analysis:
+    """What is known of a model from one export of it: made once by `analyse`, and taken by all that looks further.
+
+    Of a model that can't be traced there are no program, graph, sums and sites; its gammas say why.
+    """
+
+    gammas: GammaMap
+    """The gammas and their roles."""
+    args: tuple[Any, ...]
+    """The positional arguments that the model was traced with."""
+    kwargs: dict[str, Any]
+    """The keyword arguments."""
+    device: torch.device
+    """Where the model lay; a program has constants there."""
+    program: torch.export.ExportedProgram | None = None
+    """The exported program, for inputs of these shapes. It holds the model's own parameters, no copies."""
+    graph: Graph | None = None
+    """The forward pass, as read from the program."""
+    ancestry: Ancestry | None = None
+    """Which of its values come from which."""
+    sums: Mapping[int, Sum] = field(default_factory=dict)
+    """Its sums of activations, by the index of the node that sums."""
+    sites: tuple[Site, ...] = ()
+    """Where gammas multiply in it."""
+
+    def untraceable(self, purpose: str, advice: str) -> GammaRegError:
+        """The error for what needs a program, where there is none."""
+        why = self.gammas.source.removeprefix("none: ")
+        return GammaRegError(
+            f"Expected a model that torch.export can trace {purpose}, found one that it can't ({why}). {advice}"
+        )
+
+
+def analyse(model: nn.Module, example_inputs: Any = None) -> Analysis:
+    """Trace a model once and find all there is to know of its gammas.
+
+    >>> from torch import zeros
+    >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8))
+    >>> analysis = analyse(model, zeros(2, 3, 8, 8))
+    >>> analysis.gammas.counts, [site.parameter for site in analysis.sites]
+    ({'final': 1, 'absorbed': 1}, ['1.weight', '4.weight'])
+
+    The arguments, and what is raised, are those of `find_gammas`.
+    """
+    args, kwargs = arguments(model, example_inputs)
+    traced = whole(model)
+    try:
+        program, source = trace(traced, args, kwargs)
+        graph = read(program, traced, source)
+    except Exception as error:
+        return unknown(traced, _first_line(error), args, kwargs)
+    ancestry = Ancestry(graph)
+    sums, inner = find_sums(graph, ancestry)
+    sites = tuple(find_sites(graph))
+    kinds = norm_parameters(traced)
+    uses = unruled(graph, kinds) | find_uses(graph, sites, sums, inner, ancestry)
+    read_names = {node.parameter for node in graph.nodes if node.parameter and node.users}
+    missing: dict[str, list[Use]] = {name: [] for name in kinds if name not in read_names}
+    return Analysis(
+        gammas=GammaMap(
+            gammas=_gammas(traced, uses | missing, kinds, why="Not reached by the example inputs."),
+            source=source,
+            not_gammas={name: NOT_A_GAMMA for name in kinds if name in read_names and name not in uses},
+        ),
+        args=args,
+        kwargs=kwargs,
+        device=placement(traced)[0],
+        program=program,
+        graph=graph,
+        ancestry=ancestry,
+        sums=sums,
+        sites=sites,
+    )
+
+
+def unknown(
+    model: nn.Module, why: str, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+) -> Analysis:
+    """What is known of a model that was not traced: its layers called norm, and why there is no more."""
+    model = whole(model)
+    kinds = norm_parameters(model)
+    gammas = _gammas(model, {name: [] for name in kinds}, kinds, why=f"The model could not be traced: {why}")
+    return Analysis(
+        gammas=GammaMap(gammas=gammas, source=f"none: {why}"),
+        args=args,
+        kwargs=dict(kwargs or {}),
+        device=placement(model)[0],
+    )
 
 
 def find_gammas(model: nn.Module, example_inputs: Any = None) -> GammaMap:
     """Find the gammas of a model and the role that each plays in the residual network.
 
-    >>> from torch import nn, zeros
+    >>> from torch import zeros
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8))
     >>> gammas = find_gammas(model, zeros(2, 3, 8, 8))
     >>> [(gamma.name, str(gamma.role), gamma.exact) for gamma in gammas]
@@ -32,26 +130,15 @@ def find_gammas(model: nn.Module, example_inputs: Any = None) -> GammaMap:
             dictionary of keyword arguments, or a pair of both. Default: made from what the model says of itself.
 
     Returns:
-        The gammas in model order. Where the model cannot be traced, each has the role `unknown` and the reason.
+        The gammas in model order: those of `analyse(model, example_inputs)`. Where the model cannot be traced, each has
+        the role `unknown` and the reason.
 
     Raises:
         GammaRegError: if `example_inputs` is of another form, or missing for a model that does not say what it takes.
 
     Source of the roles: this library's reading of Kim et al. (ACM TIST 2024, doi 10.1145/3643860); see `Role`.
     """
-    args, kwargs = arguments(model, example_inputs)
-    names = norm_parameters(model := whole(model))
-    try:
-        graph = capture(model, args, kwargs)
-    except Exception as error:
-        why = f"The model could not be traced: {_first_line(error)}"
-        return _assemble(model, {name: [] for name in names}, names, source=f"none: {_first_line(error)}", why=why)
-    uses = unruled(graph, names) | analyse(graph)
-    read = {node.parameter for node in graph.nodes if node.parameter and node.users}
-    missing: dict[str, list[Use]] = {name: [] for name in names if name not in read}
-    others: dict[str, str] = {name: NOT_A_GAMMA for name in names if name in read and name not in uses}
-    found = _assemble(model, uses | missing, names, source=graph.source, why="Not reached by the example inputs.")
-    return GammaMap(gammas=found.gammas, source=found.source, not_gammas=others)
+    return analyse(model, example_inputs).gammas
 
 
 NOT_A_GAMMA = "It multiplies no normalised activation."
@@ -74,9 +161,9 @@ def norm_parameters(model: nn.Module) -> dict[str, str]:
     return kinds
 
 
-def _assemble(
-    model: nn.Module, uses: Mapping[str, list[Use]], kinds: Mapping[str, str], *, source: str, why: str
-) -> GammaMap:
+def _gammas(
+    model: nn.Module, uses: Mapping[str, list[Use]], kinds: Mapping[str, str], *, why: str
+) -> tuple[Gamma, ...]:
     gammas = []
     for name, parameter in parameter_names(model).parameters.items():
         if name not in uses:
@@ -97,9 +184,11 @@ def _assemble(
                 reason=worst.reason if worst else why,
             )
         )
-    return GammaMap(gammas=tuple(gammas), source=source)
+    return tuple(gammas)
 
 
 def _first_line(error: BaseException) -> str:
+    if isinstance(error, GammaRegError):
+        return str(error)
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]

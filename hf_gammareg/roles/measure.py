@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,11 +13,11 @@ from torch import nn
 
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.graph.nodes import Node
-from hf_gammareg.graph.replay import Replay, call
+from hf_gammareg.graph.replay import Replay, call, double
 from hf_gammareg.graph.rows import Effect
-from hf_gammareg.inputs.derive import arguments
 from hf_gammareg.model.names import parameter_names, place
-from hf_gammareg.roles.find import find_gammas
+from hf_gammareg.model.values import state
+from hf_gammareg.roles.find import Analysis, analyse
 from hf_gammareg.roles.gammas import Gamma, GammaMap, Role
 from hf_gammareg.roles.residual import Ancestry, Sum, find_sums
 from hf_gammareg.roles.walk import decided_later
@@ -69,15 +68,17 @@ def verify(
     model: nn.Module,
     example_inputs: Any = None,
     *,
+    analysis: Analysis | None = None,
     gammas: GammaMap | None = None,
     names: Sequence[str] | None = None,
     seed: int = 0,
     progress: Callable[[Sequence[str]], Iterable[str]] = iter,
 ) -> tuple[Measurement, ...]:
-    """Scale every gamma, and its beta, on a copy of the model and compare where the factor arrives with its role.
+    """Scale every gamma, and its beta, in the exported program and compare where the factor arrives with its role.
 
-    The copy runs in double precision and train mode, on the values of `example_inputs`, with dropout and stochastic
-    depth off, its affine parameters drawn anew (a gamma that starts at 0 shows nothing). Each gamma is multiplied by
+    It runs in double precision and train mode, on the values of `example_inputs`, with dropout and stochastic
+    depth off, on copies of the parameters, the affine ones drawn anew (a gamma that starts at 0 shows nothing). Each
+    gamma is multiplied by
     two large factors: a value whose size grows with them carries the factor. At a residual sum where only some sides
     grow the walk stops and says which; the analysis of the graph has no part in it but which add is one.
 
@@ -88,7 +89,8 @@ def verify(
     Args:
         model: a model with real parameters; it is left bit-identical.
         example_inputs: see `find_gammas`; with values, not zeros.
-        gammas: roles to check; default: `find_gammas(model, example_inputs)`.
+        analysis: of this model, if it is at hand; default: `analyse(model, example_inputs)`.
+        gammas: roles to check; default: those of the analysis.
         names: gammas to check; default: all (`sample` picks one of each kind).
         seed: of the drawn parameters.
         progress: wraps the list of names, for a progress bar.
@@ -105,14 +107,16 @@ def verify(
             "CPU."
         )
     if gammas is None:
-        gammas = find_gammas(model, example_inputs)
+        analysis = analysis or analyse(model, example_inputs)
+        gammas = analysis.gammas
     wanted = [g.name for g in gammas if g.role is not Role.UNKNOWN and (names is None or g.name in names)]
     if not wanted:
         return ()
-    replica = copy.deepcopy(model).double()
-    _draw(replica, gammas, seed)
-    args, kwargs = torch.utils._pytree.tree_map(_double, arguments(model, example_inputs))
-    lab = _Lab(Replay(replica, args, kwargs), _betas(replica))
+    analysis = analysis or analyse(model, example_inputs)
+    if analysis.program is None:
+        raise analysis.untraceable("to measure", "Pass inputs that reach its norms, or check its roles by hand.")
+    replay = Replay(analysis.program, model, analysis.gammas.source)
+    lab = _Lab(replay, _drawn(model, gammas, seed), _betas(model))
     return tuple(lab.measure(gammas[name]) for name in progress(wanted))
 
 
@@ -125,8 +129,12 @@ def sample(gammas: GammaMap) -> tuple[str, ...]:
 class _Lab:
     """Scales gammas in one forward pass and looks where the factor arrives."""
 
-    def __init__(self, replay: Replay, betas: Mapping[str, str]) -> None:
+    def __init__(self, replay: Replay, held: Mapping[str, torch.Tensor], betas: Mapping[str, str]) -> None:
         self.replay, self.betas = replay, betas
+        self.values = replay.start(held)
+        """Every value of the unchanged pass, by its name in the program."""
+        for step in replay.steps:
+            self.values[step.name] = call(step, self.values)
         self.nodes: dict[str, Node] = {node.name: node for node in replay.graph.nodes if node.name}
         sums, _ = find_sums(replay.graph, Ancestry(replay.graph))
         self.decided_later = decided_later(replay.graph, sums)
@@ -152,7 +160,7 @@ class _Lab:
         lanes = tuple(self._scaled(gamma, factor) for factor in FACTORS)
         seeds = set(lanes[0])
         # What a lane has not computed anew is as it was.
-        views = [ChainMap(lane, self.replay.values) for lane in lanes]
+        views = [ChainMap(lane, self.values) for lane in lanes]
         powers = dict.fromkeys(seeds, 1.0)
         ends: dict[str, str] = {}
         for step in self.replay.steps:
@@ -187,15 +195,19 @@ class _Lab:
         for name in (gamma.name, self.betas.get(gamma.name, "")):
             for held in self.replay.parameters.get(name, ()):
                 shift = 1.0 if gamma.zero_centered and name == gamma.name else 0.0
-                scaled[held] = (self.replay.values[held] + shift) * factor - shift
+                scaled[held] = (self.values[held] + shift) * factor - shift
         return scaled
 
     def _moved(self, gamma: Gamma) -> float:
         """Largest change of an output, in units of its spread, when the gamma and its beta are doubled."""
-        after = self.replay.changed(self._scaled(gamma, 2.0))
+        after = self._scaled(gamma, 2.0)
+        now = ChainMap(after, self.values)
+        for step in self.replay.steps:
+            if any(node.name in after for node in step.all_input_nodes):
+                after[step.name] = call(step, now)
         changes = [0.0]
         for output in self.replay.outputs:
-            before, moved = self.replay.values.get(output.name), after.get(output.name)
+            before, moved = self.values.get(output.name), after.get(output.name)
             if isinstance(before, torch.Tensor) and isinstance(moved, torch.Tensor) and before.is_floating_point():
                 spread = (before - before.mean()).abs().max().item() or 1.0
                 changes.append((moved - before).abs().max().item() / spread)
@@ -219,23 +231,23 @@ def _power(first: Any, second: Any, leaves: int | None) -> float:
     return max(powers, key=abs)
 
 
-def _double(value: Any) -> Any:
-    return value.double() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
-
-
-def _draw(model: nn.Module, gammas: GammaMap, seed: int) -> None:
-    """Draw gammas around 1 and betas around 0, and put small values where a layer starts at next to nothing."""
+def _drawn(model: nn.Module, gammas: GammaMap, seed: int) -> dict[str, torch.Tensor]:
+    """The model's state in double precision: gammas around 1, betas around 0, small values where all are next to 0."""
     generator = torch.Generator().manual_seed(seed)
     betas = set(_betas(model).values())
-    with torch.no_grad():
-        for name, parameter in parameter_names(model).parameters.items():
-            noise = torch.rand(parameter.shape, generator=generator, dtype=torch.float64).to(parameter.device)
-            if name in gammas:
-                parameter.copy_(noise - 0.5 if gammas[name].zero_centered else noise + 0.5)
-            elif name in betas:
-                parameter.copy_(0.2 * (noise - 0.5))
-            elif parameter.numel() and parameter.abs().max() < TINY:
-                parameter.copy_(0.1 * (noise - 0.5))
+    drawn: dict[int, torch.Tensor] = {}
+    for name, parameter in parameter_names(model).parameters.items():
+        noise = torch.rand(parameter.shape, generator=generator, dtype=torch.float64).to(parameter.device)
+        if name in gammas:
+            noise = noise - 0.5 if gammas[name].zero_centered else noise + 0.5
+        elif name in betas:
+            noise = 0.2 * (noise - 0.5)
+        elif parameter.numel() and parameter.abs().max() < TINY:
+            noise = 0.1 * (noise - 0.5)
+        else:
+            noise = double(parameter.detach())
+        drawn[id(parameter)] = noise
+    return {name: drawn.get(id(tensor), tensor) for name, tensor in state(model).items()}
 
 
 def _betas(model: nn.Module) -> dict[str, str]:

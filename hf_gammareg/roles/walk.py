@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hf_gammareg.graph.nodes import Graph, Node
 from hf_gammareg.graph.rows import Effect
 from hf_gammareg.roles.gammas import Role
-from hf_gammareg.roles.residual import Ancestry, Sum, find_sums
+from hf_gammareg.roles.residual import Ancestry, Sum
 from hf_gammareg.roles.scale import End, Part, Scale, add, transfer
-from hf_gammareg.roles.sites import Site, find_sites, gain
+from hf_gammareg.roles.sites import Site, gain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +37,13 @@ class Use:
     """Whether anything that the model returns depends on it."""
 
 
-def analyse(graph: Graph) -> dict[str, list[Use]]:
-    """Find the uses of every gamma in a graph, each with its role."""
-    ancestry = Ancestry(graph)
-    sums, inner = find_sums(graph, ancestry)
+def find_uses(
+    graph: Graph, sites: Iterable[Site], sums: Mapping[int, Sum], inner: set[int], ancestry: Ancestry
+) -> dict[str, list[Use]]:
+    """Find the uses of every gamma in a graph, each with its role, from its sites and sums."""
     walker = _Walker(graph, ancestry, sums, inner)
     uses: dict[str, list[Use]] = {}
-    for site in find_sites(graph):
+    for site in sites:
         uses.setdefault(site.parameter, []).append(walker.walk(site))
     return uses
 
@@ -66,7 +66,7 @@ def unruled(graph: Graph, kinds: Mapping[str, str]) -> dict[str, list[Use]]:
 class _Walker:
     """Walks from sites, over one graph."""
 
-    def __init__(self, graph: Graph, ancestry: Ancestry, sums: dict[int, Sum], inner: set[int]) -> None:
+    def __init__(self, graph: Graph, ancestry: Ancestry, sums: Mapping[int, Sum], inner: set[int]) -> None:
         self.graph, self.ancestry, self.sums = graph, ancestry, sums
         # The readers of a sum's operand are the sum as a whole, not the adds inside its chain.
         self.readers: dict[int, list[Node]] = {}

@@ -9,15 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.graph.capture import capture
-from hf_gammareg.inputs.derive import arguments
-from hf_gammareg.roles.find import find_gammas
+from hf_gammareg.roles.find import Analysis
 from hf_gammareg.roles.gammas import GammaMap, Role
-from hf_gammareg.roles.residual import Ancestry, find_sums
-from hf_gammareg.roles.sites import find_sites
 from hf_gammareg.show.blocks import Block, Run, collapse, find_blocks
 
 SUFFIXES = (".svg", ".png")
@@ -46,8 +40,7 @@ def check_picture(path: str | Path) -> Path:
 
 def draw(
     path: str | Path,
-    model: nn.Module,
-    example_inputs: Any = None,
+    analysis: Analysis,
     *,
     decays: Mapping[str, bool] | None = None,
     title: str = "",
@@ -60,8 +53,7 @@ def draw(
 
     Args:
         path: a file to write, `.svg` or `.png`.
-        model: any model, on any device.
-        example_inputs: see `hf_gammareg.find_gammas`.
+        analysis: of any model (see `hf_gammareg.analyse`).
         decays: `{parameter name: decays}`; gammas that decay get a thick rim.
         title: stands above the picture.
 
@@ -73,19 +65,11 @@ def draw(
             written.
     """
     path = check_picture(path)
-    args, kwargs = arguments(model, example_inputs)
-    gammas = find_gammas(model, (args, kwargs))
-    try:
-        graph = capture(model, args, kwargs)
-    except Exception as error:
-        raise GammaRegError(
-            f"Expected a model that torch.export can trace, found one that it can't ({error}). There is no picture of "
-            "it; the table says what is known of its gammas."
-        ) from error
-    ancestry = Ancestry(graph)
-    sums, _ = find_sums(graph, ancestry)
+    if analysis.ancestry is None:
+        raise analysis.untraceable("to draw", "There is no picture of it; the table says what is known of its gammas.")
+    gammas = analysis.gammas
     looks = {gamma.name: (gamma.role, decays is not None and decays[gamma.name]) for gamma in gammas}
-    runs = collapse(find_blocks(sums.values(), find_sites(graph), ancestry), looks)
+    runs = collapse(find_blocks(analysis.sums.values(), analysis.sites, analysis.ancestry), looks)
     figure = Sheet(gammas, decays, title).figure(runs)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

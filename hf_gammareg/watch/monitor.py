@@ -68,8 +68,8 @@ class GammaMonitor:
         gammas: from `find_gammas(model)`, before it was wrapped.
         history: a file (`gamma_history.jsonl`) that gets one line for each measurement; None: no file.
         near_zero: a gain below this size is near 0.
-        probe: a batch for the variances, in any form of `find_gammas`' `example_inputs`; each measurement then costs a
-            forward pass.
+        probe: a batch for the variances, in any form of `find_gammas`' `example_inputs`, or the `Analysis` made with it
+            (see `ResidualProbe`); each measurement then costs a forward pass.
 
     Raises:
         GammaRegError: if `near_zero` is no positive number.

@@ -15,7 +15,7 @@ from transformers import get_cosine_schedule_with_warmup
 from ablation.arms import ARMS, Run
 from ablation.config import Ablation
 from ablation.measures import Looker
-from hf_gammareg import GammaMap, GammaRegError, Role, decay_budget, find_gammas
+from hf_gammareg import Analysis, GammaRegError, Role, analyse, decay_budget
 from hf_gammareg.timm import create_optimizer_v2
 
 SAMPLE_SEED = 0
@@ -83,16 +83,18 @@ def build(config: Ablation, classes: int, size: int) -> nn.Module:
     return model
 
 
-def prepare(config: Ablation, run: Run, data: Images) -> tuple[nn.Module, GammaMap]:
-    """The network of a run before its first step, and its gammas."""
+def prepare(config: Ablation, run: Run, data: Images, device: str = "cpu") -> tuple[nn.Module, Analysis]:
+    """The network of a run before its first step, and its analysis by the examples for the variances."""
     torch.manual_seed(run.seed)
-    size = data.train.shape[-1]
-    model = build(config, data.classes, size)
-    gammas = find_gammas(model, torch.zeros(2, 3, size, size))
+    model = build(config, data.classes, data.train.shape[-1])
+    # Not on a CPU: torch 2.14.1 corrupts the heap there, in the backward pass of a strided 1x1 convolution.
+    convolutions = config.cifar_stem_width is not None and device != "cpu"
+    model.to(device, memory_format=torch.channels_last if convolutions else torch.preserve_format)
+    analysis = analyse(model, data.test[: config.probe_examples].to(device))
     if run.last_init is not None:
-        for gamma in gammas.by_role(Role.LAST):
+        for gamma in analysis.gammas.by_role(Role.LAST):
             nn.init.constant_(model.get_parameter(gamma.name), run.last_init)
-    return model, gammas
+    return model, analysis
 
 
 def train(config: Ablation, run: Run, data_dir: str | None = None, device: str = "cpu") -> dict[str, Any]:
@@ -108,10 +110,8 @@ def train(config: Ablation, run: Run, data_dir: str | None = None, device: str =
         Test accuracy and loss, the loss of the last epoch, what decay alone does, and what was measured on the way.
     """
     data = images_of(config, data_dir)
-    model, gammas = prepare(config, run, data)
-    # Not on a CPU: torch 2.14.1 corrupts the heap there, in the backward pass of a strided 1x1 convolution.
-    convolutions = config.cifar_stem_width is not None and device != "cpu"
-    model.to(device, memory_format=torch.channels_last if convolutions else torch.preserve_format)
+    model, analysis = prepare(config, run, data, device)
+    gammas = analysis.gammas
     optimizer = create_optimizer_v2(
         model,
         config.optimizer,
@@ -125,7 +125,7 @@ def train(config: Ablation, run: Run, data_dir: str | None = None, device: str =
     steps = per_epoch * config.epochs
     scheduler = get_cosine_schedule_with_warmup(optimizer, round(per_epoch * config.warmup_epochs), steps)
     budget = decay_budget(optimizer, scheduler, steps, names=gammas.names)
-    looker = Looker(model, gammas, data.test[: config.probe_examples].to(device), steps, config.measurements)
+    looker = Looker(model, analysis, steps, config.measurements)
     generator = torch.Generator().manual_seed(run.seed)
     looker.look(0)
     losses: list[Tensor] = []

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_gammareg import GammaMap, GammaMonitor, Role
+from hf_gammareg import Analysis, GammaMonitor, Role
 from hf_gammareg.watch.probe import ResidualProbe
 
 MOVES = 0.1
@@ -19,14 +19,13 @@ class Looker:
 
     Args:
         model: the model that is trained.
-        gammas: its gammas.
-        batch: examples for the variances, in any form of `find_gammas`' `example_inputs`.
+        analysis: of the model, made with the examples for the variances.
         steps: optimizer steps of the run.
         times: how often to look, apart from the start.
     """
 
-    def __init__(self, model: nn.Module, gammas: GammaMap, batch: Any, steps: int, times: int) -> None:
-        self.monitor = GammaMonitor(model, gammas, probe=batch)
+    def __init__(self, model: nn.Module, analysis: Analysis, steps: int, times: int) -> None:
+        self.monitor = GammaMonitor(model, analysis.gammas, probe=analysis)
         self.steps = sorted({round(steps * number / times) for number in range(times + 1)})
         self.found: list[dict[str, float]] = []
 
@@ -47,24 +46,23 @@ def _short(value: float) -> float | None:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def acts_on(model: nn.Module, gammas: GammaMap, batch: Any) -> tuple[list[str], dict[str, list[int]]]:
+def acts_on(model: nn.Module, analysis: Analysis) -> tuple[list[str], dict[str, list[int]]]:
     """Where in the network, as it is before training, the gammas of each role decide the ratio of branch to skip.
 
     Args:
         model: the network; a copy of it is changed.
-        gammas: its gammas.
-        batch: examples for the variances.
+        analysis: of the network, made with the examples for the variances.
 
     Returns:
         The module of each residual sum, and by role the numbers of the sums at which ln(branch / skip) moves by more
         than `MOVES` when all gammas and betas of that role are halved.
     """
-    model = copy.deepcopy(model)
+    model, gammas = copy.deepcopy(model), analysis.gammas
     with torch.no_grad():
         for gamma in gammas.by_role(Role.LAST):  # a branch that starts at 0 has no logarithm
             gain = model.get_parameter(gamma.name)
             gain.copy_(torch.where(gain == 0, 1.0, gain))
-    probe = ResidualProbe(model, batch)
+    probe = ResidualProbe(model, analysis)
     before = probe.measure()
     found: dict[str, list[int]] = {}
     for role in Role:

@@ -119,14 +119,13 @@ def _look(config: Ablation, data_dir: str | None) -> Network:
     if config.task == "images":
         from ablation import images
 
-        data = images.images_of(config, data_dir)
-        model, gammas = images.prepare(config, first, data)
-        batch: Any = data.test[: config.probe_examples]
+        model, analysis = images.prepare(config, first, images.images_of(config, data_dir))
     else:
         from ablation import sentences
 
-        model, gammas, batch = sentences.network(config, first, data_dir)
-    sums, where = acts_on(model, gammas, batch)
+        model, analysis = sentences.network(config, first, data_dir)
+    gammas = analysis.gammas
+    sums, where = acts_on(model, analysis)
     return Network(gammas=gammas, same_as=representatives(gammas), sums=sums, acts_on=where)
 
 

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from ablation.arms import ARMS, Run
 from ablation.config import Ablation
 from ablation.measures import Looker
-from hf_gammareg import GammaMap, GammaRegArguments, GammaRegTrainer, decay_budget, find_gammas
+from hf_gammareg import Analysis, GammaRegArguments, GammaRegTrainer, analyse, decay_budget
 
 MAX_LENGTH = 64
 """Tokens of a sentence at most."""
@@ -72,22 +72,20 @@ def _probe(config: Ablation, trainer: GammaRegTrainer) -> dict[str, Any]:
     return dict(batch)
 
 
-def network(config: Ablation, run: Run, data_dir: str | None) -> tuple[nn.Module, GammaMap, Any]:
-    """The network before its first step, its gammas, and a batch for the variances."""
+def network(config: Ablation, run: Run, data_dir: str | None) -> tuple[nn.Module, Analysis]:
+    """The network before its first step, and its analysis by the examples for the variances."""
     with TemporaryDirectory() as folder:
         trainer = _trainer(config, run, data_dir, "cpu", folder)
-        batch = _probe(config, trainer)
-        return trainer.model, find_gammas(trainer.model, batch), batch
+        return trainer.model, analyse(trainer.model, _probe(config, trainer))
 
 
 def train(config: Ablation, run: Run, data_dir: str | None = None, device: str = "cpu") -> dict[str, Any]:
     """Do one run: see `ablation.images.train`."""
     with TemporaryDirectory() as folder:
         trainer = _trainer(config, run, data_dir, device, folder)
-        batch = _probe(config, trainer)
-        gammas = find_gammas(trainer.model, batch)
+        analysis = analyse(trainer.model, _probe(config, trainer))
         steps = -(-len(trainer.train_dataset) // config.batch_size) * config.epochs
-        looker = Looker(trainer.model, gammas, batch, steps, config.measurements)
+        looker = Looker(trainer.model, analysis, steps, config.measurements)
         looker.look(0)
         trainer.add_callback(_Look(looker))
         trainer.train()

@@ -23,10 +23,14 @@ from timm.optim import param_groups_weight_decay
 from torch import nn
 from transformers import Trainer
 
-from hf_gammareg import find_gammas, param_groups
-from hf_gammareg.graph.capture import capture
+from hf_gammareg import analyse, param_groups
+from hf_gammareg.graph.capture import trace
+from hf_gammareg.graph.nodes import Graph
+from hf_gammareg.graph.program import read
 from hf_gammareg.inputs.sources import Source, load_source
-from hf_gammareg.roles.walk import analyse
+from hf_gammareg.roles.residual import Ancestry, find_sums
+from hf_gammareg.roles.sites import find_sites
+from hf_gammareg.roles.walk import find_uses
 
 DEFAULTS = ("timm/resnet18", "timm/resnet50", "timm/vit_tiny_patch16_224", "timm/convnext_tiny", "transformers/bert")
 
@@ -64,18 +68,31 @@ def training_step(source: Source) -> None:
     output.float().square().mean().backward()
 
 
+def export(source: Source) -> Graph:
+    """Trace a model and read its graph."""
+    program, how = trace(source.model, source.args, source.kwargs)
+    return read(program, source.model, how)
+
+
+def find_roles(graph: Graph) -> None:
+    """Follow every gamma through a graph."""
+    ancestry = Ancestry(graph)
+    sums, inner = find_sums(graph, ancestry)
+    find_uses(graph, find_sites(graph), sums, inner, ancestry)
+
+
 def measure(name: str, repeats: int) -> list[str]:
     """One row of the table."""
     source = load_source(name, device="cpu")
     model, plain_groups = source.model, timm_groups if name.startswith("timm/") else trainer_groups
-    gammas = find_gammas(model, (source.args, source.kwargs))
-    graph = capture(model, source.args, source.kwargs)
+    analysis = analyse(model, (source.args, source.kwargs))
+    gammas, graph = analysis.gammas, analysis.graph
     plain = plain_groups(model)
     ours = param_groups(model, 0.05, gammas=gammas, groups=plain)
     training_step(source)
     exporting, analysing, grouping, theirs, step = seconds(
-        lambda: capture(model, source.args, source.kwargs),
-        lambda: analyse(graph),
+        lambda: export(source),
+        lambda: find_roles(graph),
         lambda: param_groups(model, 0.05, gammas=gammas, groups=plain),
         lambda: plain_groups(model),
         lambda: training_step(source),

@@ -23,7 +23,7 @@ from children import in_children, one_line
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from hf_gammareg import find_gammas, verify
+from hf_gammareg import analyse, verify
 from hf_gammareg.inputs.libraries import model_from_config
 from hf_gammareg.inputs.sources import load_source
 from hf_gammareg.model.whole import build_on
@@ -196,10 +196,11 @@ def measured(source: str, every: bool) -> dict[str, Any]:
     row: dict[str, Any] = {"source": source, "error": None, "gammas": 0, "measured": 0, "disagreements": []}
     try:
         model, inputs = load(source)
-        gammas = find_gammas(model, inputs)
+        analysis = analyse(model, inputs)
+        gammas = analysis.gammas
         names = gammas.names if every else sample(gammas)
         row |= {"graph": gammas.source, "gammas": len(gammas), "unknown": len(gammas.by_role("unknown"))}
-        found = verify(model, inputs, gammas=gammas, names=names)
+        found = verify(model, analysis=analysis, names=names)
         row["measured"] = len(found)
         row["disagreements"] = [
             {"name": m.name, "role": str(m.role), "measured": m.measured, "moved": m.moved, "where": m.where}

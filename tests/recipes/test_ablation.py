@@ -29,7 +29,7 @@ from ablation.results import BEGIN, END
 from ablation.runs import RUNS_NAME, Network, do_run, do_runs, machine, read_network, read_runs
 from ablation.statistics import CONTRADICTED, SUPPORTED, UNDECIDED, Results, estimate
 
-from hf_gammareg import GammaRegError, find_gammas
+from hf_gammareg import GammaRegError, analyse
 from hf_gammareg.show.card import check_card
 
 pytestmark = pytest.mark.usefixtures("same_verbosity")
@@ -102,11 +102,11 @@ def resnet():
     torch.manual_seed(0)
     config = replace(read_config("digits")[0], cifar_stem_width=4)
     model = build(config, 10, 16)
-    return model, find_gammas(model, torch.zeros(2, 3, 16, 16))
+    return model, analyse(model, torch.randn(32, 3, 16, 16))
 
 
 def test_arms_follow_the_roles():
-    _, gammas = resnet()
+    gammas = resnet()[1].gammas
     found = {arm: members(gammas, arm) for arm in ARMS}
     assert not found["none"]
     assert not found["final"]
@@ -138,16 +138,16 @@ def test_last_gammas_start_where_they_are_told():
     data = Images(train=pixels, train_labels=labels, test=pixels, test_labels=labels, classes=10)
     for start_at in (1.0, 0.0):
         run = Run(arm="none", last_init=start_at, gamma_weight_decay=0.0, seed=0)
-        model, gammas = prepare(config, run, data)
-        gains = {gamma.role: model.get_parameter(gamma.name) for gamma in gammas}
+        model, analysis = prepare(config, run, data)
+        gains = {gamma.role: model.get_parameter(gamma.name) for gamma in analysis.gammas}
         assert torch.all(gains["last"] == start_at)
         assert torch.all(gains["absorbed"] == 1.0)
 
 
 def test_roles_act_on_the_residual_sums_that_follow_them():
-    model, gammas = resnet()
+    model, analysis = resnet()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    sums, where = acts_on(model, gammas, torch.randn(32, 3, 16, 16))
+    sums, where = acts_on(model, analysis)
     assert sums == [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
     assert where["trunk"] == [0, 1]
     assert where["shortcut"] == [2, 3, 4, 5, 6, 7]
@@ -218,7 +218,7 @@ def test_an_estimate_is_students():
 def test_verdicts_of_runs_whose_truth_is_known(shift, verdict):
     """Accuracies of `absorbed`, which should gain, and of `trunk`, which should lose, with a known difference."""
     config = replace(read_config("digits")[0], last_inits=[], gamma_weight_decays=[0.1], main_gamma_weight_decay=0.1)
-    _, gammas = resnet()
+    gammas = resnet()[1].gammas
     network = Network(
         gammas=gammas, same_as=representatives(gammas), sums=["a", "b"], acts_on={"last": [0, 1], "trunk": [0]}
     )
@@ -246,6 +246,7 @@ def test_verdicts_of_runs_whose_truth_is_known(shift, verdict):
 # --- runs side by side, resumed, done again -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_runs_are_resumed_and_repeat(tiny, tmp_path, call):
     folder = tmp_path / "out"
     first = start("run", tiny, "--output-dir", folder, "--jobs", 2)
@@ -399,6 +400,7 @@ def test_kept_results_are_whole(kept):
     assert card.data.eval_results[0].metric_value > 0
 
 
+@pytest.mark.slow
 def test_a_kept_run_repeats_to_the_bit():
     kept = ROOT / "model_cards" / "resnet18-digits"
     config, _ = read_config(kept / "config.toml")

@@ -22,6 +22,8 @@ from transformers import AutoModelForImageClassification, pipeline
 
 pytest.importorskip("sklearn")
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DIGITS = ["--dataset_name", "digits", "--max_train_samples", "64", "--max_eval_samples", "40"]
 RUNS = {

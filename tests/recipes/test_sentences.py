@@ -79,6 +79,15 @@ def test_the_recipe_trains_tests_and_writes_a_card(encoder, sentences, tmp_path,
     assert AutoModelForSequenceClassification.from_pretrained(out).config.num_labels == 2
 
 
+def test_a_run_is_resumed_with_the_same_settings_only(encoder, sentences, call):
+    given = ("--model_name_or_path", encoder, "--data_dir", sentences, "--save_strategy", "steps", "--save_steps", 1)
+    assert call(*given, "--max_steps", 2)[0] == 0
+    status, _, error = call(*given, "--max_steps", 2)
+    assert (status, "Resuming from" in error) == (0, True)
+    status, _, error = call(*given, "--max_steps", 2, "--gamma_policy", "all")
+    assert (status, "gamma_policy='guidelines'" in error) == (2, True)
+
+
 WRONG = {
     "no data": (["--data_dir", "nowhere"], "Expected a folder"),
     "data of the Hub": ([], "Expected the data set 'stanfordnlp/sst2' from the Hugging Face Hub"),
@@ -96,6 +105,7 @@ def test_bad_input_is_one_clear_error(options, said, sentences, tmp_path, call):
     assert not (tmp_path / "out" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_the_ablation_repeats_and_only_its_gammas_decay(encoder, sentences):
     config = replace(
         read_config("bert_sst2")[0],

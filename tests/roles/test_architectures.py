@@ -12,6 +12,8 @@ import transformers
 
 from hf_gammareg import find_gammas
 
+pytestmark = pytest.mark.slow
+
 TIMM = {
     "resnet18": (
         {},

@@ -53,6 +53,7 @@ def measured(request):
     return request.param, moved
 
 
+@pytest.mark.slow
 def test_absorbed_gammas_leave_the_output(measured):
     name, moved = measured
     absorbed = moved["absorbed"]
@@ -60,6 +61,7 @@ def test_absorbed_gammas_leave_the_output(measured):
     assert max(absorbed.values()) <= UNMOVED, max(absorbed, key=absorbed.get)
 
 
+@pytest.mark.slow
 def test_all_others_move_it(measured):
     name, moved = measured
     others = {gamma: by for role, found in moved.items() if role != "absorbed" for gamma, by in found.items()}

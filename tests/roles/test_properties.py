@@ -3,6 +3,7 @@
 import dataclasses
 import random
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -58,6 +59,7 @@ def said(gamma):
     return {k: v for k, v in dataclasses.asdict(gamma).items() if k not in ("name", "reason")}
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(
     network=st.sampled_from(NETWORKS),
@@ -171,6 +173,7 @@ def ruled(blocks):
     return roles
 
 
+@pytest.mark.slow
 @settings(SETTINGS, max_examples=25)
 @given(st.lists(st.sampled_from([Plain, Identity, Projection, PreActivation, Parallel, Concatenated]), max_size=4))
 def test_chains_of_blocks_agree_with_rule_and_numbers(blocks):

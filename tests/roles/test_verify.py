@@ -38,6 +38,7 @@ def build(name):
         return MODELS[name]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_no_disagreement(name):
     model, inputs = build(name)

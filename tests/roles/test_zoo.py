@@ -18,6 +18,8 @@ from zoo import build, measure, missed
 from hf_gammareg import find_gammas
 from hf_gammareg.decay.policy import decide
 
+pytestmark = pytest.mark.slow
+
 SAMPLE = json.loads((Path(__file__).parent / "zoo_sample.json").read_text())
 
 

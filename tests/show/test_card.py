@@ -209,6 +209,7 @@ def test_the_signature_is_the_trainers():
     ]
 
 
+@pytest.mark.slow
 def test_the_trainers_card_and_more(tmp_path):
     plain, ours = trainer(tmp_path / "plain", Trainer), trainer(tmp_path / "ours", gamma_weight_decay=0.3)
     tags = ["vision"]

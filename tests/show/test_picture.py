@@ -8,21 +8,16 @@ import timm
 import torch
 from torch import nn
 
-from hf_gammareg import find_gammas
+from hf_gammareg import analyse, find_gammas
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.graph.capture import capture
-from hf_gammareg.inputs.derive import arguments
 from hf_gammareg.roles.gammas import Role
-from hf_gammareg.roles.residual import Ancestry, find_sums
-from hf_gammareg.roles.sites import find_sites
 from hf_gammareg.show.blocks import Block, collapse, find_blocks
 from hf_gammareg.show.picture import STYLE, draw
 
 
 def blocks_of(model, inputs=None):
-    graph = capture(model, *arguments(model, inputs))
-    ancestry = Ancestry(graph)
-    return find_blocks(find_sums(graph, ancestry)[0].values(), find_sites(graph), ancestry)
+    analysis = analyse(model, inputs)
+    return find_blocks(analysis.sums.values(), analysis.sites, analysis.ancestry)
 
 
 def test_blocks_of_a_resnet_hold_branch_and_shortcut():
@@ -108,10 +103,10 @@ def test_an_svg_has_every_gamma(tmp_path, monkeypatch):
     import matplotlib as mpl
 
     monkeypatch.setitem(mpl.rcParams, "svg.fonttype", "none")  # letters as text
-    model = timm.create_model("test_resnet")
-    gammas = find_gammas(model)
+    analysis = analyse(timm.create_model("test_resnet"))
+    gammas = analysis.gammas
     decays = dict.fromkeys(gammas.names, True)
-    text = draw(tmp_path / "new" / "a.svg", model, decays=decays, title="<test>").read_text()
+    text = draw(tmp_path / "new" / "a.svg", analysis, decays=decays, title="<test>").read_text()
     assert "&lt;test&gt;" in text
     letters = re.findall(r">([A-Z])</text>", text)
     # Each gamma once, and each role once more in the legend.
@@ -121,6 +116,7 @@ def test_an_svg_has_every_gamma(tmp_path, monkeypatch):
     assert f"decays ({len(gammas)} of {len(gammas)})" in text
 
 
+@pytest.mark.slow
 def test_texts_do_not_overlap(tmp_path, monkeypatch):
     from matplotlib.figure import Figure
 
@@ -128,7 +124,7 @@ def test_texts_do_not_overlap(tmp_path, monkeypatch):
     save = Figure.savefig
     monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k)))
     for name in ("test_resnet", "test_byobnet", "test_vit"):
-        draw(tmp_path / f"{name}.png", timm.create_model(name), title=name)
+        draw(tmp_path / f"{name}.png", analyse(timm.create_model(name)), title=name)
         (figure,) = figures
         figure.set_dpi(150)
         figure.canvas.draw()
@@ -143,7 +139,7 @@ def test_texts_do_not_overlap(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["a.pdf", "a", "svg"])
 def test_another_suffix_is_told(tmp_path, name):
     with pytest.raises(GammaRegError, match=r"end in \.svg or \.png, found"):
-        draw(tmp_path / name, nn.Linear(1, 1))
+        draw(tmp_path / name, analyse(nn.Linear(1, 1), torch.zeros(1)))
 
 
 def test_matplotlib_missing_is_told(tmp_path, monkeypatch):
@@ -156,7 +152,7 @@ def test_matplotlib_missing_is_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(GammaRegError, match=r"hf-gammareg\[recipes\]"):
-        draw(tmp_path / "a.svg", nn.Linear(1, 1))
+        draw(tmp_path / "a.svg", analyse(nn.Linear(1, 1), torch.zeros(1)))
 
 
 def test_a_model_that_can_not_be_traced_has_no_picture(tmp_path):
@@ -165,5 +161,5 @@ def test_a_model_that_can_not_be_traced_has_no_picture(tmp_path):
             raise RuntimeError("no")
 
     with pytest.raises(GammaRegError, match=r"torch\.export can trace"):
-        draw(tmp_path / "a.svg", Untraceable(), torch.zeros(1))
+        draw(tmp_path / "a.svg", analyse(Untraceable(), torch.zeros(1)))
     assert list(tmp_path.iterdir()) == []

@@ -398,6 +398,7 @@ def llama(frozen):
 FIRST = "model.layers.0.input_layernorm.weight"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strength", [None, 0.4])
 @pytest.mark.parametrize("frozen", [(), (FIRST, "model.embed_tokens.weight")])
 @pytest.mark.parametrize("policy", ["guidelines", "final", "trainer"])

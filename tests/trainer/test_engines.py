@@ -13,6 +13,8 @@ import yaml
 from transformers import ViTConfig, ViTForImageClassification
 from two_processes import CONFIGS, GPUS
 
+pytestmark = pytest.mark.slow
+
 FP32 = 1e-3
 """Told apart are a gamma that decays as it should and one that does not, which is 2 * BF16 away and more.
 Two processes add up their gradients in another order, which AdamW's twenty steps carry on; how far depends on the CPU:

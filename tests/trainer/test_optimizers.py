@@ -14,6 +14,8 @@ from transformers.trainer_pt_utils import LayerWiseDummyOptimizer
 from hf_gammareg import GammaRegTrainer
 from hf_gammareg.decay.optimizers import unwrapped_optimizer
 
+pytestmark = pytest.mark.slow
+
 TARGETS = {"optim_target_modules": "all-linear"}
 
 

@@ -11,6 +11,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, ViTConfig,
 
 from hf_gammareg import GammaRegError, GammaRegTrainer
 
+pytestmark = pytest.mark.slow
+
 SAVED = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
 
 

@@ -244,6 +244,7 @@ def test_another_model_or_one_without_values_is_an_error():
         GammaMonitor(net().to("meta"), gammas).measure(0)
 
 
+@pytest.mark.slow
 def test_importing_the_monitor_brings_neither_transformers_nor_timm_nor_matplotlib():
     code = "import sys, hf_gammareg; hf_gammareg.GammaMonitor; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -526,6 +527,7 @@ class Snapshots(TrainerCallback):
         self.seen[state.global_step] = by_role(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [GammaRegTrainer, Trainer])
 def test_the_trainer_logs_the_gammas_with_its_loss(cls, tmp_path):
     snapshots, monitor = Snapshots(), GammaMonitorCallback()
@@ -558,6 +560,7 @@ def test_the_effective_rate_goes_by_the_rate_of_that_step(tmp_path):
     assert len({entry["learning_rate"] for entry in entries}) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [GammaRegTrainer, Trainer])
 def test_training_is_bit_for_bit_the_same_with_the_monitor(cls, tmp_path):
     ends, trainers = [], []
@@ -591,6 +594,7 @@ def scalars(folder):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [GammaRegTrainer, Trainer])
 def test_tensorboard_gets_the_values_through_the_trainer(cls, tmp_path, monkeypatch):
     pytest.importorskip("tensorboard")
@@ -630,6 +634,7 @@ def test_entries_of_others_are_not_measured(tmp_path):
     assert list(logged(chatty)) == [2, 4]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_resumes_its_history(tmp_path):
     options = {"logging_steps": 1, "save_strategy": "steps", "save_steps": 2, "max_steps": 6}
     whole = run(tmp_path / "whole", [GammaMonitorCallback()], **options)

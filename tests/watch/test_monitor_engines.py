@@ -10,6 +10,8 @@ import two_processes
 from transformers import ViTConfig, ViTForImageClassification
 from two_processes import CONFIGS, GPUS
 
+pytestmark = pytest.mark.slow
+
 
 def statistics(gammas):
     sizes = np.abs(np.concatenate([np.asarray(values) for values in gammas]))
