@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 
 from hf_gammareg.errors import GammaRegError, some
 from hf_gammareg.model.layouts import LIKE_PARAMETER, Group, Layout, nameless, plain_layouts
-from hf_gammareg.model.names import as_known, parameter_names
+from hf_gammareg.model.names import UNNAMED, as_known, member_names, parameter_names
 
 logger = logging.getLogger(__name__)
 
@@ -62,20 +62,26 @@ def match_by_name(
     Args:
         optimizer: one whose groups carry `param_names`, as those of `param_groups` do, or hold parameters of `model`.
         model: the model, wrapped or not.
-        say: told which parameters have another weight decay than in the checkpoint.
+        say: told which parameters of the model are in no group, and later which have another weight decay than in
+            the checkpoint.
 
     Raises:
-        GammaRegError: later, from `load_state_dict`: names that do not match, a checkpoint without names that no known
-            grouping or more than one fits, the state of another optimizer, nan. The optimizer is as it was then.
+        GammaRegError: if the optimizer holds a parameter that the model has replaced. Later, from `load_state_dict`:
+            names that do not match, a checkpoint without names that no known grouping or more than one fits, the state
+            of another optimizer, nan. The optimizer is as it was then.
     """
-    names = parameter_names(model).by_id
+    names = parameter_names(model)
     layouts = plain_layouts(model)
-    for inner in list(inner_optimizers(optimizer)) or [optimizer]:
-        place = itertools.count()
-        for group in inner.param_groups:
-            given = group.get("param_names") or [f"parameter {next(place)} (not of the model)" for _ in group["params"]]
-            members = zip(group["params"], given, strict=True)
-            group["param_names"] = [names.get(id(parameter), name) for parameter, name in members]
+    inners = list(inner_optimizers(optimizer)) or [optimizer]
+    called = [member_names(inner.param_groups, names) for inner in inners]
+    held = {id(parameter) for inner in inners for group in inner.param_groups for parameter in group["params"]}
+    if left := [name for name, p in names.parameters.items() if p.requires_grad and id(p) not in held]:
+        own = {name for groups in called for group in groups for name in group} - names.parameters.keys()
+        others = f", which holds {some(own)} that are not the model's" if own else ""
+        say(f"In no group of the {type(optimizer).__name__}{others}, and so not trained by it: {some(left)}.")
+    for inner, members in zip(inners, called, strict=True):
+        for group, own_names in zip(inner.param_groups, members, strict=True):
+            group["param_names"] = own_names
         hook = partial(_load, layouts=layouts, say=say)
         if type(inner).load_state_dict is Optimizer.load_state_dict:
             inner.register_load_state_dict_pre_hook(hook)
@@ -156,6 +162,12 @@ def matched_state(saved: Mapping[str, Any], groups: Sequence[Group], layouts: Se
         names = nameless(before, saved["state"], (*layouts, own), shapes)
     home = {name: (i, before[i]["params"][j]) for i, group in enumerate(names) for j, name in enumerate(group)}
     _check_names(shapes.keys(), home)
+    if alike := [name for name in shapes if name.startswith(f"{UNNAMED}2 ")]:
+        raise GammaRegError(
+            f"Expected a name for every parameter that is not the model's, found several without one "
+            f"{', '.join(name.removeprefix(f'{UNNAMED}2 ') for name in alike)}: which state is whose can't be told. "
+            "Make the groups with pairs of name and parameter, and start from the checkpoint's weights."
+        )
     infinite = _checked({name: saved["state"].get(key) for name, (_, key) in home.items()}, shapes)
     # Groups of today's that torch.distributed.checkpoint made: whose settings they hold, only their own list says.
     told = (

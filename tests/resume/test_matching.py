@@ -267,3 +267,69 @@ def test_a_raw_accelerate_loop_saves_the_policy_and_compares_it(tmp_path):
         assert_same(moments(new.optimizer, again), moments(optimizer.optimizer, network))
     assert len(said) == 1
     assert said[0].startswith("The checkpoint's policy was all, this run's is guidelines; no longer decaying: ")
+
+
+# --- surgery, and parameters of others ---------------------------------------------------------------------------
+
+
+class Loss(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3))
+
+
+def with_losses(network, losses, named):
+    """AdamW over a model and the parameters of loss functions, in the order given."""
+    pairs = [(f"{name}.scale", loss.scale) if named else loss.scale for name, loss in losses.items()]
+    groups = [{"params": list(network.parameters())}, *({"params": [pair]} for pair in pairs)]
+    return AdamW(param_groups(network, 0.1, example_inputs=PlainStack.takes, groups=groups), lr=0.1)
+
+
+def test_moments_of_loss_functions_go_by_the_names_that_the_caller_gave():
+    network, one, two = build(PlainStack), Loss(), Loss()
+    both = nn.ModuleList([network, one, two])
+    old = stepped(with_losses(network, {"one": one, "two": two}, named=True), both)
+    new = with_losses(network, {"two": two, "one": one}, named=True)
+    match_by_name(new, network)
+    new.load_state_dict(old.state_dict())
+    assert_same(moments(new, both), moments(old, both))
+
+
+def test_several_parameters_that_nobody_named_are_refused_and_not_matched_by_place():
+    network, one, two = build(PlainStack), Loss(), Loss()
+    with pytest.warns(UserWarning, match="2 parameters of the groups are not the model's and have no names"):
+        old = stepped(with_losses(network, {"one": one, "two": two}, named=False), nn.ModuleList([network, one, two]))
+    with pytest.warns(UserWarning, match="have no names"):
+        new = with_losses(network, {"two": two, "one": one}, named=False)
+    match_by_name(new, network)
+    with pytest.raises(GammaRegError, match=r"found several without one of shape \(3,\): .* pairs"):
+        new.load_state_dict(old.state_dict())
+    assert not new.state
+
+
+def test_what_was_replaced_or_thawed_after_the_optimizer_was_made_is_named():
+    network = build(PlainStack)
+    frozen = next(network.parameters()).requires_grad_(False)
+    first = next(iter(dict(network.named_parameters())))
+    optimizer = AdamW(param_groups(network, 0.1, example_inputs=PlainStack.takes), lr=0.1)
+    frozen.requires_grad_(True)
+    said = []
+    match_by_name(optimizer, network, say=said.append)
+    assert said == [f"In no group of the AdamW, and so not trained by it: '{first}'."]
+    network.net[1] = copy.deepcopy(network.net[1])
+    with pytest.raises(GammaRegError, match=r"under the names 'net\.1\.bias', 'net\.1\.weight'\. If a layer"):
+        match_by_name(optimizer, network)
+
+
+def test_a_head_of_another_name_is_named_with_what_the_optimizer_holds_in_its_place():
+    network = nn.ModuleDict({"body": nn.Linear(2, 2), "fc": nn.Linear(2, 2)})
+    names = [name for name, _ in network.named_parameters()]
+    optimizer = SGD([{"params": list(network.parameters()), "param_names": names}], lr=0.1)
+    network["head"] = nn.Linear(2, 3)
+    del network["fc"]
+    said = []
+    match_by_name(optimizer, network, say=said.append)
+    assert said == [
+        "In no group of the SGD, which holds 'fc.bias', 'fc.weight' that are not the model's, and so not trained by "
+        "it: 'head.bias', 'head.weight'."
+    ]
