@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import itertools
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -34,6 +34,7 @@ def match_by_name(
     optimizer: Optimizer,
     model: nn.Module,
     *,
+    given: Iterable[Group] = (),
     say: Callable[[str], None] = logger.warning,
 ) -> None:
     """Make an optimizer load checkpoints by parameter name; call it once, before the first `load_state_dict`.
@@ -62,6 +63,8 @@ def match_by_name(
     Args:
         optimizer: one whose groups carry `param_names`, as those of `param_groups` do, or hold parameters of `model`.
         model: the model, wrapped or not.
+        given: the groups that the gammas were placed in, as your own factory made them (layer-wise rates, say): a
+            checkpoint that was written without names may have those.
         say: told which parameters of the model are in no group, and later which have another weight decay than in
             the checkpoint.
 
@@ -72,6 +75,8 @@ def match_by_name(
     """
     names = parameter_names(model)
     layouts = plain_layouts(model)
+    if given := list(given):
+        layouts.append(Layout(label="this run's factory", groups=member_names(given, names), decays=_decays(given)))
     inners = list(inner_optimizers(optimizer)) or [optimizer]
     called = [member_names(inner.param_groups, names) for inner in inners]
     held = {id(parameter) for inner in inners for group in inner.param_groups for parameter in group["params"]}
@@ -224,7 +229,8 @@ def _keyed_by_name(groups: Sequence[Group]) -> bool:
 
 
 def _decays(groups: Sequence[Group]) -> list[bool | None]:
-    return [bool(group["weight_decay"]) if "weight_decay" in group else None for group in groups]
+    known = any(group.get("weight_decay") for group in groups)
+    return [bool(group["weight_decay"]) if known and "weight_decay" in group else None for group in groups]
 
 
 def _check_names(wanted: Set[str], found: Mapping[str, Any]) -> None:

@@ -135,6 +135,41 @@ def test_the_timm_front_door_loads_by_name(opt):
     assert_same(moments(new, network), moments(old, network))
 
 
+@pytest.mark.parametrize("options", [{"layer_decay": 0.7}, {"layer_decay": 0.7, "filter_bias_and_bn": False}])
+def test_a_plain_timm_checkpoint_with_layer_decay_loads_in_the_same_call_of_ours(options):
+    network = timm.create_model("test_vit")
+    old = stepped(timm.optim.create_optimizer_v2(network, "adamw", lr=0.1, weight_decay=0.1, **options), network)
+    saved = old.state_dict()
+    for group in saved["param_groups"]:
+        group.pop("param_names", None)
+    new = create_optimizer_v2(network, "adamw", lr=0.1, weight_decay=0.1, **options)
+    new.load_state_dict(saved)
+    assert_same(moments(new, network), moments(old, network))
+    scales = [
+        {name: group["lr_scale"] for group in optimizer.param_groups for name in names_of(group, network)}
+        for optimizer in (old, new)
+    ]
+    assert scales[0] == scales[1]
+
+
+def names_of(group, network):
+    called = {id(parameter): name for name, parameter in network.named_parameters()}
+    return [called[id(parameter)] for parameter in group["params"]]
+
+
+def test_groups_of_ones_own_with_rates_by_layer_load_where_the_same_are_given():
+    network = build(PlainStack)
+
+    def factory():
+        return [{"params": [p], "lr": 0.1 / (at + 1)} for at, p in enumerate(network.parameters())]
+
+    old = stepped(AdamW(factory(), weight_decay=0.1), network)
+    new = AdamW(param_groups(network, 0.1, example_inputs=PlainStack.takes, groups=factory()))
+    match_by_name(new, network, given=factory())
+    new.load_state_dict(old.state_dict())
+    assert_same(moments(new, network), moments(old, network))
+
+
 def test_two_groupings_that_both_fit_are_refused():
     network = nn.ModuleList([nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)])
     one, two = network[0].weight, network[1].weight
