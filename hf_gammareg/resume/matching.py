@@ -213,6 +213,21 @@ def _saved_groups(saved: Any) -> list[Group]:
     return [dict(group) for group in groups or ()]
 
 
+def named_groups(saved: Mapping[str, Any], known: Collection[str]) -> tuple[list[Group], list[list[str]]]:
+    """The groups of a saved optimizer state, and the names of their members.
+
+    Raises:
+        GammaRegError: if they carry none.
+    """
+    groups = _saved_groups(saved)
+    if (names := _names(groups, known)) is None:
+        raise GammaRegError(
+            "Expected an optimizer state whose groups name their parameters, as hf_gammareg's do, found one without "
+            "`param_names`. It is a plain one: load it as it is."
+        )
+    return groups, names
+
+
 def _names(groups: Sequence[Group], known: Collection[str]) -> list[list[str]] | None:
     """The names that a state carries, as this run has them, or None."""
     if groups and _keyed_by_name(groups):

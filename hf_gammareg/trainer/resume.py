@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from hf_gammareg.decay.optimizers import unwrapped_optimizer
 from hf_gammareg.decay.policy_state import difference
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.files import write_whole
+from hf_gammareg.model.layouts import Group
 from hf_gammareg.resume.checkpoint import ANEW, check_checkpoint, keeps_states, last_checkpoint, load_renamed
 from hf_gammareg.resume.matching import match_by_name
 from hf_gammareg.resume.scheduler import fit_scheduler
@@ -49,7 +50,14 @@ def checkpoint_of(trainer: Trainer, wanted: str | bool | None) -> Path | None:
     return folder
 
 
-def resume_by_name(trainer: Trainer, optimizer: Any, model: Any, folder: Path | None, state: Mapping[str, Any]) -> None:
+def resume_by_name(
+    trainer: Trainer,
+    optimizer: Any,
+    model: Any,
+    folder: Path | None,
+    state: Mapping[str, Any],
+    given: Iterable[Group] = (),
+) -> None:
     """Make an optimizer load by name, and compare the policy with that of the checkpoint that a run goes on from.
 
     Args:
@@ -58,12 +66,13 @@ def resume_by_name(trainer: Trainer, optimizer: Any, model: Any, folder: Path | 
         model: the model of its parameters.
         folder: the checkpoint, or None.
         state: the policy's (see `hf_gammareg.PolicyState`).
+        given: the optimizer's groups as the Trainer, or its user, made them.
 
     Raises:
         GammaRegError: if DeepSpeed, which finds its optimizer state by position, is to go on with another policy.
     """
     if isinstance(optimizer, Optimizer) and not trainer.is_deepspeed_enabled:
-        match_by_name(optimizer, model, say=_warn)
+        match_by_name(optimizer, model, given=given, say=_warn)
     if folder is None or not (saved := _saved_policy(folder / REPORT_NAME)):
         return
     differs = difference(saved, state)

@@ -14,7 +14,7 @@ from torch.distributed.checkpoint import state_dict as distributed_state
 from torch.optim import SGD, AdamW
 from transformers import Trainer
 
-from hf_gammareg import GammaRegError, PolicyState, find_gammas, match_by_name, param_groups
+from hf_gammareg import GammaRegError, PolicyState, export_plain, find_gammas, match_by_name, param_groups
 from hf_gammareg.decay.policy import decide
 from hf_gammareg.model.layouts import plain_layouts
 from hf_gammareg.resume.matching import matched_state
@@ -168,6 +168,38 @@ def test_groups_of_ones_own_with_rates_by_layer_load_where_the_same_are_given():
     match_by_name(new, network, given=factory())
     new.load_state_dict(old.state_dict())
     assert_same(moments(new, network), moments(old, network))
+
+
+@pytest.mark.parametrize(
+    ("like", "groups_of"), [("trainer", plain_trainer), ("timm", plain_timm), ("torch", plain_torch)]
+)
+def test_plain_libraries_go_on_from_ours_once_it_is_exported(like, groups_of):
+    network = model()
+    gammas = find_gammas(network)
+    old = stepped(AdamW(param_groups(network, 0.1, gammas=gammas, gamma_weight_decay=0.05), lr=0.3), network)
+    plain = AdamW(groups_of(network), lr=0.1, weight_decay=0.1)
+    expected = [group["weight_decay"] for group in plain.param_groups]
+    with pytest.raises(ValueError, match="parameter group"):
+        plain.load_state_dict(old.state_dict())
+    plain.load_state_dict(export_plain(old.state_dict(), network, like))
+    assert_same(moments(plain, network), moments(old, network))
+    assert [group["weight_decay"] for group in plain.param_groups] == expected
+    assert {group["lr"] for group in plain.param_groups} == {0.3}
+
+
+def test_what_can_not_be_exported_is_one_clear_error():
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    groups = [{"params": layer.named_parameters(str(at)), "lr": at + 0.5} for at, layer in enumerate(network)]
+    ours = AdamW(param_groups(network, 0.1, "none", example_inputs=torch.ones(1, 2), groups=groups))
+    for state, like, found in (
+        (ours.state_dict(), "keras", "found 'keras'"),
+        (AdamW(network.parameters()).state_dict(), "torch", "without `param_names`"),
+        (ours.state_dict(), "torch", "found '0.5', '1.5'"),
+    ):
+        with pytest.raises(GammaRegError, match=found):
+            export_plain(state, network, like)
+    with pytest.raises(GammaRegError, match="only one of the two has"):
+        export_plain(ours.state_dict(), nn.Linear(2, 2), "torch")
 
 
 def test_two_groupings_that_both_fit_are_refused():

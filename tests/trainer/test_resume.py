@@ -9,7 +9,7 @@ import torch
 from test_trainer import arguments, images, trainer, vit
 from transformers import Trainer, TrainerCallback, TrainingArguments, ViTConfig, ViTForImageClassification
 
-from hf_gammareg import GammaRegError, GammaRegTrainer
+from hf_gammareg import GammaRegError, GammaRegTrainer, GammaRegTrainerMixin
 
 pytestmark = pytest.mark.slow
 
@@ -114,6 +114,25 @@ def test_another_policy_is_said_and_takes_effect(ours, change, tmp_path, caplog)
     else:
         assert len(seen.rates[0]) == 3
         assert seen.decay["vit.layers.0.layernorm_before.weight"] == 0.3
+
+
+class ByLayer:
+    """A Trainer's user who gives each parameter a rate of its own."""
+
+    def create_optimizer(self, *args, **kwargs):
+        rates = enumerate(p for p in self.model.parameters() if p.requires_grad)
+        groups = [{"params": [p], "lr": 0.1 / (at + 1), "weight_decay": 0.1} for at, p in rates]
+        self.optimizer = torch.optim.AdamW(groups)
+        return self.optimizer
+
+
+def test_a_plain_checkpoint_with_rates_by_layer_resumes(tmp_path):
+    plain, own = type("Plain", (ByLayer, Trainer), {}), type("Own", (GammaRegTrainerMixin, ByLayer, Trainer), {})
+    first = trainer(tmp_path, cls=plain, kind=TrainingArguments, **SAVED | {"max_steps": 2})
+    first.train()
+    seen = AtBegin()
+    trainer(tmp_path, cls=own, **SAVED, init={"callbacks": [seen]}).train(resume_from_checkpoint=True)
+    same(saved_state(first), seen.state)
 
 
 def test_each_checkpoint_holds_the_report(ours):
