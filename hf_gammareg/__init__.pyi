@@ -5,7 +5,9 @@ from .decay.policy_state import PolicyState
 from .errors import GammaRegError
 from .graph.custom import add_op
 from .graph.rows import Effect, OpRow
-from .resume.matching import fit_scheduler, match_by_name
+from .resume.matching import match_by_name
+from .resume.plain import export_plain
+from .resume.scheduler import fit_scheduler
 from .roles.find import Analysis, analyse, find_gammas
 from .roles.gammas import Gamma, GammaMap, Role
 from .roles.measure import Measurement, verify
@@ -41,6 +43,7 @@ __all__ = [
     "check_ranks",
     "decay_budget",
     "decide",
+    "export_plain",
     "find_gammas",
     "fit_scheduler",
     "make_card",

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
@@ -20,11 +20,26 @@ if TYPE_CHECKING:
     from hf_gammareg.roles.measure import Measurement
     from hf_gammareg.show.report import Comparison
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
+
+Answer = tuple[str, int]
+"""What a command prints, and its exit status."""
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from hf_gammareg import __version__
+
+        typer.echo(f"gammareg {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
-def _program() -> None:
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
     """Weight decay on normalization gains (gammas), by the role each plays in the residual network."""
 
 
@@ -62,7 +77,7 @@ def inspect(
     check: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Compare with a lock; differences are status 1.")
     ] = None,
-) -> int:
+) -> Answer:
     """Show the role of each gamma of a model, and whether weight decay touches it.
 
     The model is built from its configuration; no weights are read.
@@ -70,22 +85,28 @@ def inspect(
     with quiet():
         from hf_gammareg.decay.policy import decide, find_rule
         from hf_gammareg.errors import GammaRegError
-        from hf_gammareg.inputs.sources import load_source
-        from hf_gammareg.roles.find import analyse
+        from hf_gammareg.inputs.folders import configuration_file
         from hf_gammareg.show import lock as locks
-        from hf_gammareg.show.picture import check_picture, draw
-        from hf_gammareg.show.report import Comparison
 
-        # What can be told before a model is built is told at once.
+        # What can be told before a model is built is told at once, and before torch is loaded.
         find_rule(policy)
         if diff is not None:
             find_rule(diff)
-        if check and (lock or diff):
-            other = "--lock" if lock else "--diff"
+        if check is not None and (lock is not None or diff is not None or output not in ("table", "json")):
+            other = "--lock" if lock is not None else "--diff" if diff is not None else f"--format {output}"
             raise GammaRegError(f"Expected --check without {other}, found both. Run one after the other.")
+        if lock is not None:
+            locks.check_lock(lock)
+        locked = locks.read_lock(check) if check is not None else None
+        configuration_file(source)
+
+        from hf_gammareg.inputs.sources import load_source
+        from hf_gammareg.roles.find import analyse
+        from hf_gammareg.show.picture import check_picture, draw
+        from hf_gammareg.show.report import Comparison
+
         if picture:
             check_picture(picture)
-        locked = locks.read_lock(check) if check else None
         loaded = load_source(source)
         model = loaded.model
         analysis = analyse(model, (loaded.args, loaded.kwargs))
@@ -93,10 +114,11 @@ def inspect(
         decays = decide(gammas, model, policy, gamma_decay=gamma_decay or (), gamma_no_decay=gamma_no_decay or ())
         if picture:
             draw(picture, analysis, decays=decays, title=f"{source}, policy {policy}")
-        now = locks.lock_dict(gammas, decays, model, source=source, policy=policy)
-        if lock:
+        if (file := check or lock) is not None:
+            named = locks.locked_source(source, file)
+            now = locks.lock_dict(gammas, decays, model, source=named, policy=policy)
+        if lock is not None:
             locks.write_lock(lock, now)
-        changes = locks.differences(locked, now) if locked is not None else []
         if diff is not None:
             found = Comparison(
                 gammas=gammas,
@@ -107,12 +129,20 @@ def inspect(
                 diff_decays=decide(gammas, model, diff),
             )
     if locked is not None:
-        print("\n".join(changes) or f"{len(gammas)} gammas as in {check} ({locked['library']}, now {now['library']}).")
-    elif diff is not None:
-        print(_difference(source, found, output, every))
-    else:
-        print(_inspection(source, policy, gammas, decays, output, every))
-    return 1 if changes else 0
+        changes = locks.differences(locked, now)
+        return _checked(str(check), locked, now, changes, output), 1 if changes else 0
+    if diff is not None:
+        return _difference(source, found, output, every), 0
+    return _inspection(source, policy, gammas, decays, output, every), 0
+
+
+def _checked(path: str, locked: Mapping[str, Any], now: Mapping[str, Any], changes: Sequence[str], output: str) -> str:
+    if output == "json":
+        told = {key: now[key] for key in ("source", "policy", "library")}
+        data = told | {"lock": path, "locked_library": locked["library"], "changes": list(changes)}
+        return json.dumps(data, indent=2)
+    same = f"{len(now['gammas'])} gammas as in {path} ({locked['library']}, now {now['library']})."
+    return "\n".join(changes) or same
 
 
 def _inspection(
@@ -153,11 +183,14 @@ def verify(
         Literal["table", "json"], typer.Option("--format", help="A table for people or JSON for programs.")
     ] = "table",
     sample: Annotated[bool, typer.Option("--sample", help="One gamma of each place and role, not all.")] = False,
-) -> int:
+) -> Answer:
     """Measure where each gamma's scale goes on the randomly initialised model, and compare it with its role.
 
     Exit status 1 if any gamma disagrees.
     """
+    from hf_gammareg.inputs.folders import configuration_file
+
+    configuration_file(source)
     terminal = sys.stderr
     with quiet(), _progress(terminal) as progress:
         import torch
@@ -177,10 +210,10 @@ def verify(
     if output == "json":
         rows = [dataclasses.asdict(measured) | {"role": str(measured.role)} for measured in found]
         data = {"source": source, "gammas": rows, "measured": len(found), "disagreements": len(disagreeing)}
-        print(json.dumps(data | {"unknown": len(gammas.by_role("unknown"))}, indent=2))
+        text = json.dumps(data | {"unknown": len(gammas.by_role("unknown"))}, indent=2)
     else:
-        print(_measurements(source, gammas, found, disagreeing))
-    return 1 if disagreeing else 0
+        text = _measurements(source, gammas, found, disagreeing)
+    return text, 1 if disagreeing else 0
 
 
 def _measurements(
@@ -234,17 +267,31 @@ def main(arguments: list[str] | None = None) -> int:
         stderr.
     """
     try:
-        return app(arguments, prog_name="gammareg", standalone_mode=False) or 0
+        answer = app(arguments, prog_name="gammareg", standalone_mode=False)
+        return _tell(*answer) if isinstance(answer, tuple) else _tell("", answer or 0)
     except (typer.Abort, KeyboardInterrupt):
         message = "Stopped."
-    except BrokenPipeError:
-        # The reader (`| head`) has what it wanted; what Python still holds must not fail at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except SystemExit:  # what typer makes of a pipe that was closed while it wrote its help
+        return _let_go(0)
     except Exception as error:
         message = _worded(error)
     print("gammareg: error:", " ".join(message.split()), file=sys.stderr)
     return 2
+
+
+def _tell(text: str, status: int) -> int:
+    """Print an answer and return its status, also where the reader (`| head`) had what it wanted before the end."""
+    try:
+        print(text, end="\n" if text else "", flush=True)
+    except BrokenPipeError:
+        return _let_go(status)
+    return status
+
+
+def _let_go(status: int) -> int:
+    """Send what Python still holds for the closed pipe to nowhere: it must not fail at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return status
 
 
 def _worded(error: Exception) -> str:
@@ -252,5 +299,6 @@ def _worded(error: Exception) -> str:
 
     # typer comes with click, in some versions a copy of its own: its usage errors are known by this method.
     if usage := getattr(error, "format_message", None):
-        return f"{usage()} See 'gammareg inspect --help'."
+        context = getattr(error, "ctx", None)
+        return f"{usage()} See '{context.command_path if context else 'gammareg'} --help'."
     return str(error) if isinstance(error, GammaRegError) else f"{type(error).__name__}: {error}"

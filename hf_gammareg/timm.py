@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from timm.optim import create_optimizer_v2 as _timm_create_optimizer_v2
 from timm.optim import optimizer_kwargs, param_groups_layer_decay, param_groups_weight_decay
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
-from hf_gammareg.decay.groups import apply_lr_scale, param_groups
+from hf_gammareg.decay.groups import apply_lr_scale, as_groups, param_groups
 from hf_gammareg.decay.policy import Policy
 from hf_gammareg.errors import GammaRegError, warn
 from hf_gammareg.model.layouts import Group
@@ -125,11 +126,13 @@ def create_optimizer_v2(
         return _scaled(optimizer, lr_scale)
     gamma_options |= {"example_inputs": example_inputs, "gammas": gammas}
     if param_group_fn is not None:
-        groups = _place(_as_groups(param_group_fn(model_or_params)), model_or_params, weight_decay, **gamma_options)
+        given = as_groups(param_group_fn(model_or_params))
+        groups = _place(given, model_or_params, weight_decay, **gamma_options)
         optimizer = _timm_create_optimizer_v2(groups, opt, weight_decay=weight_decay, **settings)
-        match_by_name(optimizer, model_or_params)
+        match_by_name(optimizer, model_or_params, given=given)
         return _scaled(optimizer, lr_scale)
-    make_groups = _param_group_fn(
+    make_groups = partial(
+        _param_group_fn,
         weight_decay=weight_decay,
         filter_bias_and_bn=filter_bias_and_bn,
         fallback_list=fallback_list,
@@ -137,11 +140,12 @@ def create_optimizer_v2(
         layer_decay=layer_decay,
         layer_decay_min_scale=layer_decay_min_scale,
         layer_decay_no_opt_scale=layer_decay_no_opt_scale,
-        **gamma_options,
     )
+    plain = make_groups(policy="timm", gammas=GammaMap(gammas=(), source="none: as timm alone groups"))
     # Each group has its own decay by now; like timm, leave the optimizer's default at 0.
-    optimizer = _timm_create_optimizer_v2(make_groups(model_or_params), opt, weight_decay=0.0, **settings)
-    match_by_name(optimizer, model_or_params)
+    groups = make_groups(**gamma_options)(model_or_params)
+    optimizer = _timm_create_optimizer_v2(groups, opt, weight_decay=0.0, **settings)
+    match_by_name(optimizer, model_or_params, given=plain(model_or_params))
     return _scaled(optimizer, lr_scale)
 
 
@@ -248,18 +252,6 @@ def _scaled(optimizer: Optimizer, lr_scale: str) -> Optimizer:
     if lr_scale == "lr":
         apply_lr_scale(optimizer)
     return optimizer
-
-
-def _as_groups(made: Iterable[Any]) -> list[Group]:
-    entries = list(made)
-    if entries and not isinstance(entries[0], dict):
-        entries = [{"params": entries}]
-    # An iterator of parameters is read more than once below; names are given anew.
-    return [group | {"params": [p[1] if isinstance(p, tuple) else p for p in _listed(group)]} for group in entries]
-
-
-def _listed(group: Group) -> list[Any]:
-    return [group["params"]] if isinstance(group["params"], Tensor) else list(group["params"])
 
 
 def _check_no_wish(options: dict[str, Any], problem: str) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import os
 import subprocess
 import sys
 import warnings
@@ -11,6 +12,7 @@ from dataclasses import replace
 import pytest
 import timm
 
+import hf_gammareg
 from hf_gammareg import cli, find_gammas
 from hf_gammareg.roles.gammas import GammaMap, Role
 
@@ -120,6 +122,33 @@ def test_lock_and_check(gammareg, tmp_path):
     assert out == "decision changed: blocks.3.norm1.weight: decays -> does not decay\n"
 
 
+def test_check_for_programs(gammareg, tmp_path):
+    path = str(tmp_path / "roles.lock.json")
+    gammareg("inspect", SOURCE, "--lock", path)
+    words = ("inspect", SOURCE, "--check", path, "--format", "json")
+    status, out, err = gammareg(*words)
+    assert (status, err) == (0, "")
+    data = json.loads(out)
+    assert list(data) == ["source", "policy", "library", "lock", "locked_library", "changes"]
+    assert (data["source"], data["lock"], data["changes"]) == (SOURCE, path, [])
+    status, out, err = gammareg(*words, "--gamma-no-decay", "blocks.3.norm1.weight")
+    assert (status, err) == (1, "")
+    assert json.loads(out)["changes"] == ["decision changed: blocks.3.norm1.weight: decays -> does not decay"]
+
+
+def test_a_lock_of_a_folder_is_the_same_however_its_path_is_spelt(gammareg, tmp_path, monkeypatch):
+    folder = tmp_path / "models" / "vit"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"architecture": "test_vit"}))
+    monkeypatch.chdir(tmp_path)
+    assert gammareg("inspect", "models/vit", "--lock", "roles.lock.json")[0] == 0
+    monkeypatch.chdir(folder)
+    lock = str(tmp_path / "roles.lock.json")
+    for spelt in (str(folder), ".", "../vit/", "./config.json"):
+        status, out, err = gammareg("inspect", spelt, "--check", lock)
+        assert (status, err) == (0, ""), out
+
+
 def test_picture_beside_the_table(gammareg, tmp_path):
     path = tmp_path / "vit.png"
     status, out, err = gammareg("inspect", SOURCE, "--picture", str(path))
@@ -222,6 +251,13 @@ def test_table(gammareg):
         (["inspect", SOURCE, "--check", "no/such.json"], "'no/such.json' to be a lock file"),
         (["inspect", SOURCE, "--check", "a.json", "--lock", "b.json"], "without --lock, found both"),
         (["inspect", SOURCE, "--check", "a.json", "--diff", "all"], "without --diff, found both"),
+        (["inspect", SOURCE, "--check", "a.json", "--format", "csv"], "without --format csv, found both"),
+        (["inspect", SOURCE, "--check", ""], "'.' to be a lock file"),
+        (["inspect", SOURCE, "--lock", "."], "name of a lock file to write, found the folder '.'"),
+        (["inspect", SOURCE, "--lock", ""], "name of a lock file to write, found the folder '.'"),
+        (["verify", SOURCE, "--bogus"], "See 'gammareg verify --help'."),
+        (["inspect", SOURCE, "--bogus"], "See 'gammareg inspect --help'."),
+        (["verify", "./no/such/folder"], "no/such/folder"),
         (["verify", "timm/no_such_model"], "'no_such_model'"),
     ],
 )
@@ -278,7 +314,7 @@ def test_a_model_that_can_not_be_traced_is_told_loudly(gammareg, monkeypatch):
 
 
 def test_help(gammareg):
-    for words in (["--help"], ["inspect", "--help"]):
+    for words in (["--help"], ["inspect", "--help"], ["-h"], ["verify", "-h"]):
         status, out, err = gammareg(*words)
         assert (status, err) == (0, "")
         assert "Usage: gammareg" in out
@@ -290,3 +326,32 @@ def test_as_a_module_and_without_torch_for_help():
     assert helped.stdout.splitlines()[-1] == "False"
     wrong = subprocess.run([sys.executable, "-m", "hf_gammareg", "inspekt"], capture_output=True, text=True)
     assert (wrong.returncode, wrong.stdout, wrong.stderr.count("\n")) == (2, "", 1)
+
+
+def test_version(gammareg):
+    assert gammareg("--version") == (0, f"gammareg {hf_gammareg.__version__}\n", "")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["inspect", SOURCE], ["inspect", SOURCE, "--all", "--format", "json"]])
+def test_a_reader_that_goes_before_the_end_is_no_difference(words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-m", "hf_gammareg", *words], stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["inspect", "./no/such/folder"],
+        ["verify", "./no/such/folder"],
+        ["inspect", SOURCE, "--policy", "guideline"],
+        ["inspect", SOURCE, "--lock", "."],
+        ["inspect", SOURCE, "--check", "no/such.json"],
+    ],
+)
+def test_what_is_wrong_at_first_sight_is_told_before_torch_is_loaded(words):
+    code = f"import sys; from hf_gammareg import cli; print(cli.main({words!r}), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "2 False\n"

@@ -13,7 +13,7 @@ from torch import distributed, nn
 from hf_gammareg.decay.policy import Policy, decide
 from hf_gammareg.errors import GammaRegError, some, warn
 from hf_gammareg.model.layouts import Group
-from hf_gammareg.model.names import parameter_names
+from hf_gammareg.model.names import UNNAMED, member_names, parameter_names
 from hf_gammareg.roles.find import find_gammas
 from hf_gammareg.roles.gammas import GammaMap, unknown_text
 
@@ -28,7 +28,7 @@ def param_groups(
     gamma_no_decay: Sequence[str] = (),
     example_inputs: Any = None,
     gammas: GammaMap | None = None,
-    groups: Iterable[Mapping[str, Any]] | None = None,
+    groups: Iterable[Any] | None = None,
 ) -> list[Group]:
     """Make the parameter groups of a model, with decay on the gammas that the policy names.
 
@@ -52,7 +52,8 @@ def param_groups(
         gamma_no_decay: glob patterns of gammas that do not.
         example_inputs: see `find_gammas`.
         gammas: the result of `find_gammas(model)`, if it is at hand.
-        groups: groups that another factory made of this model's parameters.
+        groups: groups that another factory made of this model's parameters; whatever torch's optimizers take.
+            Those of others (a loss function's) come as pairs of name and parameter, or with the group's `param_names`.
 
     Returns:
         Groups for any torch optimizer, none of them empty, each with its own `weight_decay` and `param_names`.
@@ -67,8 +68,32 @@ def param_groups(
     if doubt := unknown_text(gammas, decays):
         warn(doubt)
     if groups is None:
-        groups = [{"params": [p for p in model.parameters() if p.requires_grad], "weight_decay": weight_decay}]
-    return place_gammas(groups, model, decays, weight_decay=weight_decay, gamma_weight_decay=gamma_weight_decay)
+        groups = [p for p in model.parameters() if p.requires_grad]
+    return place_gammas(
+        as_groups(groups), model, decays, weight_decay=weight_decay, gamma_weight_decay=gamma_weight_decay
+    )
+
+
+def as_groups(made: Iterable[Any]) -> list[Group]:
+    """What torch's optimizers take, parameters or named ones or groups of them, as groups that can be read twice.
+
+    >>> layer = torch.nn.Linear(1, 1, bias=False)
+    >>> as_groups(layer.parameters()) == as_groups([{"params": layer.weight}]) == [{"params": [layer.weight]}]
+    True
+    >>> as_groups(layer.named_parameters()) == [{"params": [layer.weight], "param_names": ["weight"]}]
+    True
+    """
+    entries = list(made)
+    groups = entries if all(isinstance(entry, Mapping) for entry in entries) else [{"params": entries}]
+    return [_read(group) for group in groups]
+
+
+def _read(group: Mapping[str, Any]) -> Group:
+    params = group["params"]
+    entries = [params] if isinstance(params, torch.Tensor) else list(params)
+    named = [entry for entry in entries if isinstance(entry, tuple)]
+    names = {"param_names": [name for name, _ in named]} if named and len(named) == len(entries) else {}
+    return {**group, "params": [entry[1] if isinstance(entry, tuple) else entry for entry in entries], **names}
 
 
 def place_gammas(
@@ -87,7 +112,8 @@ def place_gammas(
     before DDP, FSDP, `torch.compile`, activation checkpointing or PEFT wrapped it.
 
     Args:
-        groups: groups of this model's parameters, from any factory. They are not changed.
+        groups: groups of this model's parameters, from any factory, and of others that the caller named (those of a
+            loss function). They are not changed.
         model: the model that the parameters belong to.
         decays: `{parameter name: decays}` from `hf_gammareg.decay.policy.decide`.
         weight_decay: the decay of groups that carry none of their own, and of gammas that come from a group without.
@@ -99,17 +125,22 @@ def place_gammas(
     weight_decay = check_strength("weight_decay", weight_decay)
     if gamma_weight_decay is not None:
         gamma_weight_decay = check_strength("gamma_weight_decay", gamma_weight_decay)
-    names = parameter_names(model).by_id
+    groups = as_groups(groups)
+    members = member_names(groups, parameter_names(model))
+    if unnamed := [name for group in members for name in group if name.startswith(UNNAMED)]:
+        warn(
+            f"{len(unnamed)} parameters of the groups are not the model's and have no names: those of one shape can't "
+            "be told apart in a checkpoint. Give them as pairs of name and parameter."
+        )
     placed: list[Group] = []
     seen: dict[int, str] = {}
     arrivals: list[tuple[Group, str, nn.Parameter]] = []
-    for given in groups:
+    for given, called in zip(groups, members, strict=True):
         options = {key: value for key, value in given.items() if key not in ("params", "param_names")}
         own = options.setdefault("weight_decay", weight_decay)
         group: Group = {"params": [], **options, "param_names": []}
         placed.append(group)
-        for parameter in _parameters(given["params"]):
-            name = names.get(id(parameter), f"parameter {len(seen)} (not of the model)")
+        for parameter, name in zip(given["params"], called, strict=True):
             if id(parameter) in seen:
                 raise GammaRegError(
                     f"Expected each parameter in one group, found {name!r} in two. Leave it in one of them."
@@ -188,12 +219,6 @@ def _same_mesh(group: Group, parameter: nn.Parameter) -> bool:
     # Kernels that take a whole group at once can't cross device meshes; Trainer splits its groups for that.
     meshes = [getattr(member, "device_mesh", None) for member in group["params"]]
     return not meshes or getattr(parameter, "device_mesh", None) in meshes
-
-
-def _parameters(params: Any) -> list[Any]:
-    if isinstance(params, torch.Tensor):
-        return [params]
-    return [entry[1] if isinstance(entry, tuple) else entry for entry in params]
 
 
 # --- the same groups on every rank ----------------------------------------------------------------------------------

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from hf_gammareg.errors import GammaRegError, some
-from hf_gammareg.model.layouts import decayed_by_timm, decayed_by_trainer
 from hf_gammareg.roles.gammas import GammaMap, Role
 
-Rule = Callable[[GammaMap, nn.Module], set[str]]
+if TYPE_CHECKING:  # a policy's name is looked at before torch is loaded
+    from torch import nn
+
+Rule = Callable[[GammaMap, "nn.Module"], set[str]]
 """A named policy: from a model and its gammas to the names of those that decay."""
 
 Policy = str | Iterable[str] | Rule
@@ -44,6 +45,8 @@ def trainer(gammas: GammaMap, model: nn.Module) -> set[str]:
 
     Source: `Trainer.get_decay_parameter_names`: everything but `nn.LayerNorm` and names that look like a norm.
     """
+    from hf_gammareg.model.layouts import decayed_by_trainer
+
     return set(gammas.names) & decayed_by_trainer(model)
 
 
@@ -53,6 +56,8 @@ def timm(gammas: GammaMap, model: nn.Module) -> set[str]:
     Source: `timm.optim.param_groups_weight_decay`: everything of two dimensions or more that the model's
     `no_weight_decay()` does not list.
     """
+    from hf_gammareg.model.layouts import decayed_by_timm
+
     return set(gammas.names) & decayed_by_timm(model)
 
 

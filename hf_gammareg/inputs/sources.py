@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_gammareg.errors import GammaRegError, some
+from hf_gammareg.errors import GammaRegError
 from hf_gammareg.inputs.derive import derive_inputs
+from hf_gammareg.inputs.folders import configuration_file
 from hf_gammareg.inputs.libraries import (
     YOUR_OWN,
     from_timm,
@@ -25,25 +26,6 @@ from hf_gammareg.model.whole import build_on
 
 HUB_TIMEOUT = 5.0
 """Seconds after which the Hub counts as out of reach. There is one try."""
-
-
-ADAPTER = "adapter_config.json"
-"""What PEFT leaves in the folder of an adapter."""
-
-WEIGHTS = {
-    ".gguf": "quantised weights (GGUF)",
-    ".safetensors": "weights",
-    ".bin": "weights",
-    ".pt": "weights",
-    ".pth": "weights",
-    ".ckpt": "a checkpoint of Lightning or of another loop",
-}
-"""Files that hold a model's weights and not what it is, by their endings."""
-
-INSTEAD = (
-    "Name the folder with its config.json, its Hub id, timm/NAME or transformers/MODEL_TYPE; a model of your own (a "
-    "LightningModule's, say) is built in Python and passed to find_gammas."
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,14 +84,8 @@ def _builder(source: str) -> Callable[[], nn.Module]:
     prefix, _, name = source.partition("/")
     if prefix in _PREFIXES and name:
         return _PREFIXES[prefix](name)
-    path = Path(source).expanduser()
-    if source and path.exists():
-        return _from_file(_configuration(path, source), source)
-    if _is_path(source):
-        raise GammaRegError(
-            f"Expected a local folder or file, found nothing at {source!r}. Check the path; a Hub id is OWNER/NAME, a "
-            "model by its name timm/NAME, transformers/MODEL_TYPE or torchvision/NAME."
-        )
+    if (file := configuration_file(source)) is not None:
+        return _from_file(file, source)
     if name:
         return _from_file(_hub_config(source), source)
     raise GammaRegError(
@@ -129,34 +105,6 @@ def _elsewhere(name: str) -> str:
 
 
 # --- a configuration file: a local folder's, or the Hub's ---------------------------------------------------------
-
-
-def _is_path(source: str) -> bool:
-    """Whether a source can only mean a place on this machine."""
-    return source.startswith(("/", ".", "~")) or source.count("/") > 1 or Path(source).suffix in (".json", *WEIGHTS)
-
-
-def _configuration(path: Path, source: str) -> Path:
-    """The configuration file that a local folder holds, or that was named itself."""
-    if path.is_file():
-        if path.suffix == ".json":
-            return path
-        raise GammaRegError(
-            f"Expected a model's configuration, found {WEIGHTS.get(path.suffix, 'a file')}: {source!r}. {INSTEAD}"
-        )
-    if (path / "config.json").is_file():
-        return path / "config.json"
-    there = sorted(entry.name for entry in path.iterdir())
-    if ADAPTER in there:
-        try:
-            base = json.loads((path / ADAPTER).read_text(encoding="utf-8"))["base_model_name_or_path"]
-        except (OSError, ValueError, KeyError, TypeError):
-            base = "the model that it was trained on"
-        raise GammaRegError(
-            f"Expected a folder with a model's config.json, found an adapter of PEFT in {source!r}. Name its base, "
-            f"{base}."
-        )
-    raise GammaRegError(f"Expected a folder with a model's config.json, found {some(there)} in {source!r}. {INSTEAD}")
 
 
 def _from_file(path: Path, source: str) -> Callable[[], nn.Module]:

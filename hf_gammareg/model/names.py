@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
-from hf_gammareg.errors import GammaRegError
+from hf_gammareg.errors import GammaRegError, some
 from hf_gammareg.model.whole import wraps
 
 
@@ -45,12 +48,17 @@ def parameter_names(model: nn.Module) -> Names:
         model: any model, wrapped and sharded or not. An FSDP unit without `use_orig_params` has one `_flat_param`.
 
     Raises:
-        GammaRegError: if two parameters would get one name.
+        GammaRegError: if two parameters would get one name, or one has no shape yet.
     """
     parameters: dict[str, nn.Parameter] = {}
     by_id: dict[int, str] = {}
     live: dict[str, str] = {}
     for path, name, parameter in _walk(model, "", ""):
+        if is_lazy(parameter):
+            raise GammaRegError(
+                f"Expected parameters that have their shapes, found {path!r} of a lazy module, which gets its shape "
+                "from the first batch. Call the model once on an example, before the optimizer is made."
+            )
         if id(parameter) not in by_id:
             if name in parameters:
                 raise GammaRegError(
@@ -71,6 +79,48 @@ def _walk(module: nn.Module, path: str, name: str) -> Iterator[tuple[str, str, n
     for own, child in module._modules.items():
         if child is not None:
             yield from _walk(child, f"{path}{own}.", name if own == inner else f"{name}{own}.")
+
+
+UNNAMED = "unnamed parameter "
+"""What begins the name of a parameter that is not the model's and that nobody named; its shape ends it."""
+
+
+def member_names(groups: Iterable[Mapping[str, Any]], names: Names) -> list[list[str]]:
+    """The names of the parameters in an optimizer's groups: the model's, or what the caller called his own.
+
+    >>> loss, model = nn.Linear(1, 1, bias=False), nn.Linear(2, 2, bias=False)
+    >>> groups = [{"params": [model.weight]}, {"params": [loss.weight], "param_names": ["loss.weight"]}]
+    >>> member_names(groups, parameter_names(model))
+    [['weight'], ['loss.weight']]
+
+    Args:
+        groups: of an optimizer, or to make one from; a group's `param_names` name what is not the model's.
+        names: of the model.
+
+    Raises:
+        GammaRegError: if a parameter that is not the model's has the name of one that is.
+    """
+    found: list[list[str]] = []
+    alike: Counter[tuple[int, ...]] = Counter()
+    stale: list[str] = []
+    for group in groups:
+        own: list[str] = []
+        given = group.get("param_names") or [None] * len(group["params"])
+        for parameter, called in zip(group["params"], given, strict=True):
+            name = names.by_id.get(id(parameter)) or called
+            if name is None:
+                alike[shape := tuple(parameter.shape)] += 1
+                name = f"{UNNAMED}{alike[shape]} of shape {shape}"
+            if id(parameter) not in names.by_id and name in names.parameters:
+                stale.append(name)
+            own.append(name)
+        found.append(own)
+    if stale:
+        raise GammaRegError(
+            f"Expected the optimizer to hold the model's parameters, found others under the names {some(stale)}. If a "
+            "layer was replaced, make the optimizer anew; if they are of a loss function, give them names of their own."
+        )
+    return found
 
 
 def as_known(names: Sequence[str], known: Collection[str]) -> list[str]:

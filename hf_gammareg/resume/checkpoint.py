@@ -53,11 +53,14 @@ def last_checkpoint(output_dir: str | Path | None, say: Callable[[str], None]) -
     )
 
 
-def check_checkpoint(folder: str | Path, *, world_size: int, sharded: bool, same_data: bool = True) -> None:
+def check_checkpoint(
+    folder: str | Path, say: Callable[[str], None], *, world_size: int, sharded: bool, same_data: bool = True
+) -> None:
     """Check that a folder holds all that a run goes on from; its files are looked into, not read.
 
     Args:
         folder: a checkpoint that a Trainer saved.
+        say: told what starts afresh, from a checkpoint that was saved with `save_only_model`.
         world_size: the number of processes of this run.
         sharded: whether weights and optimizer state are FSDP's or DeepSpeed's own files, which are theirs to check.
         same_data: whether the run is to see the same data as without a break; then every process needs its own
@@ -75,6 +78,12 @@ def check_checkpoint(folder: str | Path, *, world_size: int, sharded: bool, same
     _check_state(folder)
     if not sharded:
         _check_weights(folder)
+    if not keeps_states(folder):
+        say(
+            f"{folder.name} holds weights and the number of steps only (save_only_model): the optimizer's moments, the "
+            "learning rate schedule, which starts from its beginning, and the random state are fresh."
+        )
+    elif not sharded:
         for name in (OPTIMIZER_NAME, SCHEDULER_NAME):
             _check_archive(folder, name)
     saved_by = len(list(folder.glob("rng_state*.pth")))
@@ -84,6 +93,12 @@ def check_checkpoint(folder: str | Path, *, world_size: int, sharded: bool, same
             f"in {str(folder)!r}: the data would come in another order. Start as many processes, or set "
             "ignore_data_skip to go on with other data."
         )
+
+
+def keeps_states(folder: str | Path) -> bool:
+    """Whether a checkpoint holds anything of a run's optimizer, scheduler or random state, whoever wrote it."""
+    patterns = ("optimizer*", "scheduler*", "rng_state*", "random_states*", "scaler*", "global_step*")
+    return any(path for pattern in patterns for path in Path(folder).glob(pattern))
 
 
 def _check_state(folder: Path) -> None:

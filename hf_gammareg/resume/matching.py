@@ -7,11 +7,14 @@ parameter's moments for another's.
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -19,7 +22,7 @@ from torch.optim import Optimizer
 
 from hf_gammareg.errors import GammaRegError, some
 from hf_gammareg.model.layouts import LIKE_PARAMETER, Group, Layout, nameless, plain_layouts
-from hf_gammareg.model.names import as_known, parameter_names
+from hf_gammareg.model.names import UNNAMED, as_known, member_names, parameter_names
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ def match_by_name(
     optimizer: Optimizer,
     model: nn.Module,
     *,
+    given: Iterable[Group] = (),
     say: Callable[[str], None] = logger.warning,
 ) -> None:
     """Make an optimizer load checkpoints by parameter name; call it once, before the first `load_state_dict`.
@@ -59,20 +63,30 @@ def match_by_name(
     Args:
         optimizer: one whose groups carry `param_names`, as those of `param_groups` do, or hold parameters of `model`.
         model: the model, wrapped or not.
-        say: told which parameters have another weight decay than in the checkpoint.
+        given: the groups that the gammas were placed in, as your own factory made them (layer-wise rates, say): a
+            checkpoint that was written without names may have those.
+        say: told which parameters of the model are in no group, and later which have another weight decay than in
+            the checkpoint.
 
     Raises:
-        GammaRegError: later, from `load_state_dict`: names that do not match, a checkpoint without names that no known
-            grouping or more than one fits, values that are not finite. The optimizer is as it was then.
+        GammaRegError: if the optimizer holds a parameter that the model has replaced. Later, from `load_state_dict`:
+            names that do not match, a checkpoint without names that no known grouping or more than one fits, the state
+            of another optimizer, nan. The optimizer is as it was then.
     """
-    names = parameter_names(model).by_id
+    names = parameter_names(model)
     layouts = plain_layouts(model)
-    for inner in list(inner_optimizers(optimizer)) or [optimizer]:
-        place = itertools.count()
-        for group in inner.param_groups:
-            given = group.get("param_names") or [f"parameter {next(place)} (not of the model)" for _ in group["params"]]
-            members = zip(group["params"], given, strict=True)
-            group["param_names"] = [names.get(id(parameter), name) for parameter, name in members]
+    if given := list(given):
+        layouts.append(Layout(label="this run's factory", groups=member_names(given, names), decays=_decays(given)))
+    inners = list(inner_optimizers(optimizer)) or [optimizer]
+    called = [member_names(inner.param_groups, names) for inner in inners]
+    held = {id(parameter) for inner in inners for group in inner.param_groups for parameter in group["params"]}
+    if left := [name for name, p in names.parameters.items() if p.requires_grad and id(p) not in held]:
+        own = {name for groups in called for group in groups for name in group} - names.parameters.keys()
+        others = f", which holds {some(own)} that are not the model's" if own else ""
+        say(f"In no group of the {type(optimizer).__name__}{others}, and so not trained by it: {some(left)}.")
+    for inner, members in zip(inners, called, strict=True):
+        for group, own_names in zip(inner.param_groups, members, strict=True):
+            group["param_names"] = own_names
         hook = partial(_load, layouts=layouts, say=say)
         if type(inner).load_state_dict is Optimizer.load_state_dict:
             inner.register_load_state_dict_pre_hook(hook)
@@ -82,28 +96,65 @@ def match_by_name(
 
 
 def _load(optimizer: Optimizer, saved: dict[str, Any], *, layouts: Sequence[Layout], say: Any) -> dict[str, Any]:
-    matched, moved = matched_state(saved, optimizer.param_groups, layouts)
-    if moved:
-        say(f"Optimizer state matched by name: {moved}.")
-    return matched
+    _check_class(optimizer, _saved_groups(saved))
+    matched = matched_state(saved, optimizer.param_groups, layouts)
+    if matched.infinite:
+        say(f"The optimizer state is taken as it was saved, with infinite values for {some(matched.infinite)}.")
+    _ORIGINS[optimizer] = matched.origin
+    if matched.moved:
+        say(f"Optimizer state matched by name: {matched.moved}.")
+    return matched.state
 
 
 def _load_into(optimizer: Optimizer, load: Callable[..., Any], hook: Callable[..., Any], state: dict[str, Any]) -> None:
     load(hook(optimizer, state))
 
 
-def matched_state(
-    saved: Mapping[str, Any], groups: Sequence[Group], layouts: Sequence[Layout] = ()
-) -> tuple[dict[str, Any], str]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Which groups of a checkpoint an optimizer's groups come from."""
+
+    number: int
+    """How many the checkpoint has."""
+    sources: Sequence[Sequence[int]]
+    """For each group of today, in which of them its parameters were."""
+
+
+_ORIGINS: WeakKeyDictionary[Optimizer, Origin | None] = WeakKeyDictionary()
+
+
+def origin_of(optimizer: Optimizer) -> Origin | None:
+    """Where the groups come from that an optimizer has, once it has loaded a checkpoint by name; else None."""
+    number, sources = 0, list[list[int]]()
+    for inner in list(inner_optimizers(optimizer)) or [optimizer]:  # one that holds several lists their groups in order
+        if (origin := _ORIGINS.get(inner)) is None:
+            return None
+        sources += [[number + source for source in group] for group in origin.sources]
+        number += origin.number
+    return Origin(number=number, sources=sources) if len(sources) == len(optimizer.param_groups) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matched:
+    """A saved optimizer state, arranged by the groups of today."""
+
+    state: dict[str, Any]
+    """For `Optimizer.load_state_dict`."""
+    moved: str
+    """Which parameters have another weight decay now, as text."""
+    infinite: Sequence[str]
+    """The parameters whose state is not finite, as plain torch would load it too."""
+    origin: Origin | None
+    """None where the state does not say what the checkpoint's groups were."""
+
+
+def matched_state(saved: Mapping[str, Any], groups: Sequence[Group], layouts: Sequence[Layout] = ()) -> Matched:
     """Arrange a saved optimizer state by the groups of today.
 
     Args:
         saved: what `Optimizer.state_dict` returned.
         groups: the groups of the optimizer that is to load it, with `param_names`.
         layouts: how a state without names may have been grouped.
-
-    Returns:
-        A state for `Optimizer.load_state_dict`, and which parameters have another weight decay now, as text.
 
     Raises:
         GammaRegError: see `match_by_name`.
@@ -116,38 +167,36 @@ def matched_state(
         names = nameless(before, saved["state"], (*layouts, own), shapes)
     home = {name: (i, before[i]["params"][j]) for i, group in enumerate(names) for j, name in enumerate(group)}
     _check_names(shapes.keys(), home)
-    _check_values({name: saved["state"].get(key) for name, (_, key) in home.items()}, shapes)
+    if alike := [name for name in shapes if name.startswith(f"{UNNAMED}2 ")]:
+        raise GammaRegError(
+            f"Expected a name for every parameter that is not the model's, found several without one "
+            f"{', '.join(name.removeprefix(f'{UNNAMED}2 ') for name in alike)}: which state is whose can't be told. "
+            "Make the groups with pairs of name and parameter, and start from the checkpoint's weights."
+        )
+    infinite = _checked({name: saved["state"].get(key) for name, (_, key) in home.items()}, shapes)
+    # Groups of today's that torch.distributed.checkpoint made: whose settings they hold, only their own list says.
+    told = (
+        {name: group for group in before for name in group.get("param_names") or ()} if _keyed_by_name(before) else {}
+    )
+    was = {name: told.get(name, {}) if told else before[i] for name, (i, _) in home.items()}
     arranged = []
     for group in groups:
-        sources = list({home[name][0]: before[home[name][0]] for name in group["param_names"]}.values())
+        sources = list({id(was[name]): was[name] for name in group["param_names"]}.values())
         options = {key: value for key, value in group.items() if key not in OWN}
         for key in [key for key in sources[0] if key not in OWN] if sources else []:
             if all(key in source and _same(source[key], sources[0][key]) for source in sources):
                 options[key] = sources[0][key]
         own_options = {key: group[key] for key in OWN if key in group}
         arranged.append(options | own_options | {"params": [home[name][1] for name in group["param_names"]]})
-    return {**saved, "param_groups": arranged}, _moved(groups, before, home)
-
-
-def fit_scheduler(scheduler: Any, optimizer: Optimizer) -> None:
-    """Give a learning rate scheduler that was loaded with other groups the base values of the groups of today.
-
-    Args:
-        scheduler: of torch, transformers, timm or Accelerate, after its `load_state_dict`.
-        optimizer: its optimizer, after `load_state_dict`.
-    """
-    scheduler = getattr(scheduler, "scheduler", scheduler)
-    groups = optimizer.param_groups
-    for inner in getattr(scheduler, "_schedulers", ()):
-        fit_scheduler(inner, optimizer)
-    for name in ("base_lrs", "base_values"):
-        if hasattr(scheduler, name):
-            setattr(scheduler, name, [group.get("initial_lr", group["lr"]) for group in groups])
-    if isinstance(getattr(scheduler, "warmup_steps", None), list):  # timm's: what a step of the warm-up adds
-        length, start = scheduler.warmup_t, scheduler.warmup_lr_init
-        scheduler.warmup_steps = [(value - start) / length if length else 1 for value in scheduler.base_values]
-    if hasattr(scheduler, "_last_lr"):
-        scheduler._last_lr = [group["lr"] for group in groups]
+    origin = Origin(
+        number=len(before), sources=[sorted({home[name][0] for name in group["param_names"]}) for group in groups]
+    )
+    return Matched(
+        state={**saved, "param_groups": arranged},
+        moved=_moved(groups, was),
+        infinite=infinite,
+        origin=None if told else origin,
+    )
 
 
 def _saved_groups(saved: Any) -> list[Group]:
@@ -164,16 +213,39 @@ def _saved_groups(saved: Any) -> list[Group]:
     return [dict(group) for group in groups or ()]
 
 
+def named_groups(saved: Mapping[str, Any], known: Collection[str]) -> tuple[list[Group], list[list[str]]]:
+    """The groups of a saved optimizer state, and the names of their members.
+
+    Raises:
+        GammaRegError: if they carry none.
+    """
+    groups = _saved_groups(saved)
+    if (names := _names(groups, known)) is None:
+        raise GammaRegError(
+            "Expected an optimizer state whose groups name their parameters, as hf_gammareg's do, found one without "
+            "`param_names`. It is a plain one: load it as it is."
+        )
+    return groups, names
+
+
 def _names(groups: Sequence[Group], known: Collection[str]) -> list[list[str]] | None:
     """The names that a state carries, as this run has them, or None."""
+    if groups and _keyed_by_name(groups):
+        groups = [{"params": group["params"], "param_names": group["params"]} for group in groups]
     if not all(isinstance(g.get("param_names"), list) and len(g["param_names"]) == len(g["params"]) for g in groups):
         return None
     names = iter(as_known([name for group in groups for name in group["param_names"]], known))
     return [list(itertools.islice(names, len(group["params"]))) for group in groups]
 
 
+def _keyed_by_name(groups: Sequence[Group]) -> bool:
+    """Whether a state names its parameters as torch.distributed.checkpoint does: in place of their numbers."""
+    return all(isinstance(key, str) for group in groups for key in group["params"])
+
+
 def _decays(groups: Sequence[Group]) -> list[bool | None]:
-    return [bool(group["weight_decay"]) if "weight_decay" in group else None for group in groups]
+    known = any(group.get("weight_decay") for group in groups)
+    return [bool(group["weight_decay"]) if known and "weight_decay" in group else None for group in groups]
 
 
 def _check_names(wanted: Set[str], found: Mapping[str, Any]) -> None:
@@ -188,7 +260,9 @@ def _check_names(wanted: Set[str], found: Mapping[str, Any]) -> None:
         )
 
 
-def _check_values(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _checked(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """The names whose state holds infinite values; shapes that don't fit and nan are errors."""
+    infinite = []
     for name, entry in state.items():
         for field, value in entry.items() if isinstance(entry, Mapping) else ():
             if not isinstance(value, torch.Tensor):
@@ -198,11 +272,37 @@ def _check_values(state: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]
                     f"Expected state of shape {shapes[name]} for {name!r}, found {field!r} of shape "
                     f"{tuple(value.shape)}. Resume with the model that the checkpoint was saved with."
                 )
-            if value.is_floating_point() and not torch.isfinite(value).all():
+            if not value.is_floating_point() or torch.isfinite(value).all():
+                continue
+            if torch.isnan(value).any():
                 raise GammaRegError(
-                    f"Expected an optimizer state of finite numbers, found nan or inf in {field!r} of {name!r}. The "
-                    "run had diverged when it was saved: resume from an earlier checkpoint."
+                    f"Expected an optimizer state of numbers, found nan in {field!r} of {name!r}. The run had diverged "
+                    "when it was saved: resume from an earlier checkpoint."
                 )
+            infinite.append(name)
+    return infinite
+
+
+def _check_class(optimizer: Optimizer, saved: Sequence[Group]) -> None:
+    """Check that the settings in a state are of this optimizer's class: a state does not name the class itself."""
+    own = {*optimizer.defaults, *(key for group in optimizer.param_groups for key in group)}
+    others = {key for group in saved for key in group} - own
+    if foreign := others & _settings_of_optimizers():
+        raise GammaRegError(
+            f"Expected the state of a {type(optimizer).__name__}, found one of another optimizer, with the settings "
+            f"{some(foreign)}. Resume with the optimizer that the checkpoint was saved with, or start anew from its "
+            "weights."
+        )
+
+
+def _settings_of_optimizers() -> set[str]:
+    """What the constructors of all optimizers take that are loaded; a group may hold settings of the user's beside."""
+    kinds, settings = [Optimizer], set[str]()
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        settings |= inspect.signature(kind.__init__).parameters.keys()
+    return settings
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -212,13 +312,14 @@ def _same(one: Any, other: Any) -> bool:
         return bool(torch.equal(torch.as_tensor(one), torch.as_tensor(other)))
 
 
-def _moved(groups: Sequence[Group], before: Sequence[Group], home: Mapping[str, tuple[int, Any]]) -> str:
+def _moved(groups: Sequence[Group], was: Mapping[str, Group]) -> str:
     moves: dict[tuple[float, float], list[str]] = {}
     for group in groups:
+        now: float = group.get("weight_decay", 0.0)
         for name in group["param_names"]:
-            change = (before[home[name][0]].get("weight_decay", 0.0), group.get("weight_decay", 0.0))
-            if change[0] != change[1]:
-                moves.setdefault(change, []).append(name)
+            before: float = was[name].get("weight_decay", now)
+            if before != now:
+                moves.setdefault((before, now), []).append(name)
     return ", ".join(
         f"weight decay {old:g} becomes {new:g} for {some(names)}" for (old, new), names in sorted(moves.items())
     )

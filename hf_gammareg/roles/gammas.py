@@ -9,7 +9,6 @@ from enum import StrEnum
 from typing import Any
 
 from hf_gammareg.errors import GammaRegError, some
-from hf_gammareg.model.names import place
 from hf_gammareg.roles.table import Row, pattern, plain_table, shortened
 
 
@@ -210,6 +209,8 @@ def table_text(gammas: GammaMap, decays: Mapping[str, bool] | None = None, *, ev
 
 
 def _groups(gammas: GammaMap) -> Iterable[list[Gamma]]:
+    from hf_gammareg.model.names import place  # which loads torch; roles and policies are known without
+
     for role in Role:
         places: dict[tuple[str, str], list[Gamma]] = {}
         for gamma in gammas.by_role(role):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.files import write_whole
+from hf_gammareg.inputs.folders import configuration_file
 from hf_gammareg.roles.gammas import GammaMap, Role
+
+if TYPE_CHECKING:
+    from torch import nn
 
 VERSION = 1
 """Of the file's form."""
@@ -29,7 +32,7 @@ def lock_dict(
         gammas: the gammas of the model.
         decays: `{parameter name: decays}`.
         model: the model, for the version of the library that its class comes from.
-        source: the model's name, as on the command line.
+        source: the model's name (see `locked_source`).
         policy: name of the policy that decided.
     """
     from hf_gammareg import __version__
@@ -46,6 +49,27 @@ def lock_dict(
             g.name: {"role": str(g.role), "decays": decays[g.name], "kind": g.kind, "numel": g.numel} for g in gammas
         },
     }
+
+
+def locked_source(source: str, path: str | Path) -> str:
+    """A model's name as the lock file at `path` has it: a folder from there, however it was spelt, else as it is."""
+    if (file := configuration_file(source)) is None:
+        return source
+    place = file.parent if file.name == "config.json" else file
+    return Path(os.path.relpath(place.resolve(), Path(path).resolve().parent)).as_posix()
+
+
+def check_lock(path: str | Path) -> Path:
+    """Tell before any work is done whether a lock can be written to a path.
+
+    Raises:
+        GammaRegError: if it names a folder, or nothing.
+    """
+    if Path(path).is_dir():  # so is the empty path: this folder
+        raise GammaRegError(
+            f"Expected the name of a lock file to write, found the folder {str(path)!r}. Name a file in it."
+        )
+    return Path(path)
 
 
 def write_lock(path: str | Path, lock: Mapping[str, Any]) -> Path:

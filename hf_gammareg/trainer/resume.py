@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from hf_gammareg.decay.optimizers import unwrapped_optimizer
 from hf_gammareg.decay.policy_state import difference
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.files import write_whole
-from hf_gammareg.resume.checkpoint import ANEW, check_checkpoint, last_checkpoint, load_renamed
-from hf_gammareg.resume.matching import fit_scheduler, match_by_name
+from hf_gammareg.model.layouts import Group
+from hf_gammareg.resume.checkpoint import ANEW, check_checkpoint, keeps_states, last_checkpoint, load_renamed
+from hf_gammareg.resume.matching import match_by_name
+from hf_gammareg.resume.scheduler import fit_scheduler
 from hf_gammareg.trainer.telling import say
 
 REPORT_NAME = "gamma_report.json"
@@ -40,6 +42,7 @@ def checkpoint_of(trainer: Trainer, wanted: str | bool | None) -> Path | None:
     folder = last_checkpoint(trainer.args.output_dir, _warn) if wanted is True else Path(wanted)
     check_checkpoint(
         folder,
+        _warn,
         world_size=trainer.args.world_size,
         sharded=trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled,
         same_data=not trainer.args.ignore_data_skip,
@@ -47,7 +50,14 @@ def checkpoint_of(trainer: Trainer, wanted: str | bool | None) -> Path | None:
     return folder
 
 
-def resume_by_name(trainer: Trainer, optimizer: Any, model: Any, folder: Path | None, state: Mapping[str, Any]) -> None:
+def resume_by_name(
+    trainer: Trainer,
+    optimizer: Any,
+    model: Any,
+    folder: Path | None,
+    state: Mapping[str, Any],
+    given: Iterable[Group] = (),
+) -> None:
     """Make an optimizer load by name, and compare the policy with that of the checkpoint that a run goes on from.
 
     Args:
@@ -56,12 +66,13 @@ def resume_by_name(trainer: Trainer, optimizer: Any, model: Any, folder: Path | 
         model: the model of its parameters.
         folder: the checkpoint, or None.
         state: the policy's (see `hf_gammareg.PolicyState`).
+        given: the optimizer's groups as the Trainer, or its user, made them.
 
     Raises:
         GammaRegError: if DeepSpeed, which finds its optimizer state by position, is to go on with another policy.
     """
     if isinstance(optimizer, Optimizer) and not trainer.is_deepspeed_enabled:
-        match_by_name(optimizer, model, say=_warn)
+        match_by_name(optimizer, model, given=given, say=_warn)
     if folder is None or not (saved := _saved_policy(folder / REPORT_NAME)):
         return
     differs = difference(saved, state)
@@ -87,19 +98,22 @@ def load_states(trainer: Trainer, load: Callable[[], None], checkpoint: str | No
     Raises:
         GammaRegError: if they don't fit this run, or none were loaded.
     """
+    optimizer = unwrapped_optimizer(trainer.optimizer)
+    fits = by_name and checkpoint is not None and not trainer.is_deepspeed_enabled
+    if fits and isinstance(optimizer, Optimizer):
+        fit_scheduler(trainer.lr_scheduler, optimizer)
     with _fits("optimizer and scheduler states", checkpoint):
         load()
-    optimizer = unwrapped_optimizer(trainer.optimizer)
     if checkpoint is None or not isinstance(optimizer, Optimizer):
         return
-    if trainer.is_fsdp_enabled and not optimizer.state and _keeps_state(optimizer):
+    if trainer.is_fsdp_enabled and not optimizer.state and _keeps_state(optimizer) and keeps_states(checkpoint):
         # accelerate 1.15 reads into what the fresh optimizer holds, and that is nothing.
         raise GammaRegError(
             f"Expected FSDP to load the optimizer state of {checkpoint!r}, found that it loaded none and would go "
             "on from fresh moments. Use FSDP2, or with FSDP1 fsdp_state_dict_type FULL_STATE_DICT for saving too, "
             "or start anew from the checkpoint's weights."
         )
-    if by_name and not trainer.is_deepspeed_enabled:
+    if fits:
         fit_scheduler(trainer.lr_scheduler, optimizer)
 
 

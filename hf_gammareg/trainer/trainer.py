@@ -14,7 +14,7 @@ from accelerate.utils.deepspeed import DummyOptim
 from torch import nn
 from transformers import Trainer, TrainingArguments
 
-from hf_gammareg.decay.groups import check_ranks, check_strength
+from hf_gammareg.decay.groups import as_groups, check_ranks, check_strength
 from hf_gammareg.decay.policy import decide, find_rule, policy_name
 from hf_gammareg.decay.policy_state import PolicyState
 from hf_gammareg.decay.regroup import Outcome, groups_of, holds, regroup
@@ -225,6 +225,7 @@ class GammaRegTrainerMixin(_Base):
         strengths = {name: settings[name] for name in ("weight_decay", "gamma_weight_decay")}
         config = self.accelerator.state.deepspeed_plugin.deepspeed_config if self.is_deepspeed_enabled else {}
         groups = groups_of(optimizer, model, decays, config)
+        given = as_groups(getattr(optimizer, "param_groups", ()))
         self._outcome = regroup(optimizer, groups, model, decays, **strengths)
         if self._policy_applied:
             # Layers may have been frozen since the analysis.
@@ -238,7 +239,7 @@ class GammaRegTrainerMixin(_Base):
             tell_policy(gammas, decays, plain, self._outcome, optimizer, self.args.optim, where, **settings)
         if self._policy_applied:
             state = PolicyState(gammas, decays, settings["policy"]).state_dict()
-            resume_by_name(self, optimizer, model, self._resumed, state)
+            resume_by_name(self, optimizer, model, self._resumed, state, given)
 
 
 # help() and editors show what the Trainer takes.

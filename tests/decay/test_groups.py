@@ -188,3 +188,29 @@ def test_the_model_stays_as_it_was():
     param_groups(model, weight_decay=0.1, example_inputs=(torch.zeros(2, 3, 8, 8),))
     assert not model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda model: model.parameters(),
+        lambda model: model.named_parameters(),
+        lambda model: [{"params": model.parameters()}],
+        lambda model: ({"params": parameter} for parameter in model.parameters()),
+    ],
+)
+def test_whatever_torchs_optimizers_take_is_taken_as_groups(made):
+    model = Net()
+    gammas = find_gammas(model, torch.zeros(2, 3, 8, 8))
+    groups = param_groups(model, 0.1, "none", gammas=gammas, groups=made(model))
+    decayed = {name for group in groups if group["weight_decay"] for name in group["param_names"]}
+    assert decayed == set(NAMES) - set(GAMMAS)
+    assert sorted(name for group in groups for name in group["param_names"]) == sorted(NAMES)
+
+
+def test_a_lazy_module_is_one_clear_error():
+    model = nn.Sequential(nn.LazyLinear(4), nn.LayerNorm(4))
+    with pytest.raises(GammaRegError, match=r"have their shapes, found '0\.weight' of a lazy module.* Call the model"):
+        param_groups(model, 0.1, example_inputs=torch.ones(2, 4))
+    model(torch.ones(2, 4))
+    assert param_groups(model, 0.1, example_inputs=torch.ones(2, 4))

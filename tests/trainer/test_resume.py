@@ -9,7 +9,7 @@ import torch
 from test_trainer import arguments, images, trainer, vit
 from transformers import Trainer, TrainerCallback, TrainingArguments, ViTConfig, ViTForImageClassification
 
-from hf_gammareg import GammaRegError, GammaRegTrainer
+from hf_gammareg import GammaRegError, GammaRegTrainer, GammaRegTrainerMixin
 
 pytestmark = pytest.mark.slow
 
@@ -114,6 +114,25 @@ def test_another_policy_is_said_and_takes_effect(ours, change, tmp_path, caplog)
     else:
         assert len(seen.rates[0]) == 3
         assert seen.decay["vit.layers.0.layernorm_before.weight"] == 0.3
+
+
+class ByLayer:
+    """A Trainer's user who gives each parameter a rate of its own."""
+
+    def create_optimizer(self, *args, **kwargs):
+        rates = enumerate(p for p in self.model.parameters() if p.requires_grad)
+        groups = [{"params": [p], "lr": 0.1 / (at + 1), "weight_decay": 0.1} for at, p in rates]
+        self.optimizer = torch.optim.AdamW(groups)
+        return self.optimizer
+
+
+def test_a_plain_checkpoint_with_rates_by_layer_resumes(tmp_path):
+    plain, own = type("Plain", (ByLayer, Trainer), {}), type("Own", (GammaRegTrainerMixin, ByLayer, Trainer), {})
+    first = trainer(tmp_path, cls=plain, kind=TrainingArguments, **SAVED | {"max_steps": 2})
+    first.train()
+    seen = AtBegin()
+    trainer(tmp_path, cls=own, **SAVED, init={"callbacks": [seen]}).train(resume_from_checkpoint=True)
+    same(saved_state(first), seen.state)
 
 
 def test_each_checkpoint_holds_the_report(ours):
@@ -266,8 +285,7 @@ BROKEN = {
     "a name twice": (state(twice), "found none for"),
     "groups without names that do not fit": (state(nameless_and_fewer), "whose groups name their parameters"),
     "one group more, without names": (state(nameless_and_one_group_more), "whose groups name their parameters"),
-    "nan in a moment": (state(not_a_number), "found nan or inf in 'exp_avg'"),
-    "inf in a moment": (state(infinite), "found nan or inf in 'exp_avg_sq'"),
+    "nan in a moment": (state(not_a_number), "found nan in 'exp_avg'"),
     "a moment of another shape": (state(reshape), r"found 'exp_avg' of shape \(7,\)"),
     "no scheduler state": (without("scheduler.pt"), r"Expected scheduler\.pt"),
     "scheduler state cut short": (cut("scheduler.pt"), "cut short"),
@@ -293,6 +311,40 @@ def test_a_broken_checkpoint_is_one_clear_error_and_stays_as_it_is(case, ours, t
     assert said.startswith("Expected ")
     assert ", found " in said
     assert any(way in said for way in ("Resume", "resume", "Start", "Name", "Delete")), "what to do"
+
+
+def test_a_state_with_inf_is_loaded_as_plain_trainer_does_and_said(ours, tmp_path, caplog):
+    checkpoint = tmp_path / "checkpoint-2"
+    shutil.copytree(ours[1], checkpoint)
+    state(infinite)(checkpoint)
+    seen = AtBegin()
+    trainer(tmp_path, **SAVED, init={"callbacks": [seen]}).train(resume_from_checkpoint=str(checkpoint))
+    assert sum(torch.isinf(entry["exp_avg_sq"]).any().item() for entry in seen.state.values()) == 1
+    assert "taken as it was saved, with infinite values for 'vit." in caplog.text
+
+
+@pytest.mark.parametrize("cls", [GammaRegTrainer, Trainer])
+def test_a_checkpoint_of_weights_alone_goes_on_as_in_plain_trainer(cls, tmp_path, caplog):
+    kind = arguments if cls is GammaRegTrainer else TrainingArguments
+    options = SAVED | {"save_only_model": True}
+    first = trainer(tmp_path, cls=cls, kind=kind, **options | {"max_steps": 2})
+    first.train()
+    weights = {name: value.clone() for name, value in first.model.state_dict().items()}
+    seen = AtBegin()
+    resumed = trainer(tmp_path, cls=cls, kind=kind, **options, init={"callbacks": [seen]})
+    resumed.train(resume_from_checkpoint=True)
+    assert resumed.state.global_step == 4
+    assert not any(seen.state.values())
+    assert any(not torch.equal(value, weights[name]) for name, value in resumed.model.state_dict().items())
+    said = "checkpoint-2 holds weights and the number of steps only (save_only_model): the optimizer's moments"
+    assert (said in caplog.text) is (cls is GammaRegTrainer)
+
+
+@pytest.mark.parametrize(("before", "now"), [("adamw_torch", "sgd"), ("sgd", "adamw_torch"), ("rmsprop", "sgd")])
+def test_another_optimizer_is_one_clear_error(before, now, tmp_path):
+    trainer(tmp_path, **SAVED | {"max_steps": 2}, optim=before).train()
+    with pytest.raises(GammaRegError, match=r"^Expected the state of a .*, found one of another optimizer.* Resume"):
+        trainer(tmp_path, **SAVED, optim=now).train(resume_from_checkpoint=True)
 
 
 def wider():
