@@ -56,6 +56,8 @@ class Ancestry:
 
     def __init__(self, graph: Graph) -> None:
         self.nodes = graph.nodes
+        self.of_input: list[bool] = []
+        """By node: whether it depends on what the model is given, not on learned tokens alone."""
         self.above: list[int] = []
         """By node: its ancestors among the activations."""
         self.mixing = 0
@@ -141,6 +143,8 @@ class _Streams:
         self.graph, self.ancestry = graph, ancestry
         self.bounded = _bounded(graph)
         self.passed_on = self._passed_on()
+        self.of_input: list[bool] = []
+        """By node: whether it depends on what the model is given, not on learned tokens alone."""
         self.above: list[int] = []
         """By node: its ancestors, other than through gates."""
         for node in graph.nodes:
@@ -149,6 +153,7 @@ class _Streams:
             for each in read:
                 bits |= self.above[each.index] | int(each.activation) << each.index
             self.above.append(bits)
+            self.of_input.append(node.op == "input" or any(self.of_input[n.index] for n in node.inputs))
 
     def with_skips(self, sums: dict[int, Sum]) -> dict[int, Sum]:
         """The same sums, each with its skip if it has one."""
@@ -157,7 +162,7 @@ class _Streams:
         found = dict(sums)
         around: dict[int, list[Node]] = {}  # by sum that is a branch of another: where that one's stream comes from
         for each in streams:
-            if skip := self._identity(each):
+            if skip := self._identity(each, found):
                 found[each.node.index] = replace(each, skip=skip)
                 for branch in each.operands:
                     if branch is not skip:
@@ -174,14 +179,15 @@ class _Streams:
         node = total.node
         return self.passed_on[node.index] and len(node.shape or ()) > 1 and len(total.operands) > 1
 
-    def _identity(self, total: Sum) -> Node | None:
+    def _identity(self, total: Sum, sums: Mapping[int, Sum]) -> Node | None:
         """The operand that another one is computed from."""
         sides = [operand for operand in total.operands if operand.shape == total.node.shape]
         for side in sorted(sides, key=lambda operand: operand.index):
             bases = self._bases(side)
             others = (other for other in total.operands if other is not side)
-            if any(all(self._mixes(other, base) for base in bases) for other in others):
-                return side
+            for other in others:
+                if all(self._mixes(other, base) and not self._only_added(base, other, sums) for base in bases):
+                    return side
         return None
 
     def _projection(self, total: Sum, around: list[Node]) -> Node | None:
@@ -219,6 +225,22 @@ class _Streams:
         above = self.above[node.index]
         return bool(above >> base.index & 1 and (above | 1 << node.index) & self.ancestry.mixing & ~past)
 
+    def _only_added(self, base: Node, node: Node, sums: Mapping[int, Sum]) -> bool:
+        """Whether one node comes to another only as a condition: added, as it is or by a projection, to others."""
+        straight = {base.index: True}  # by node that it comes to: whether nothing on the way bends
+        for each in self.graph.nodes[base.index + 1 : node.index + 1]:
+            read = [n for n in each.inputs if n.activation]
+            came = [straight[n.index] for n in read if n.index in straight]
+            if not came:
+                continue
+            plain = each.effect(Effect.SUM) and self.passed_on[each.index] and all(came)
+            plain &= each.index not in sums or not sums[each.index].is_residual()
+            beside = [n for n in read if n.index not in straight and _size(n) >= _size(each)]
+            if not (plain and any(self.above[n.index] & self.ancestry.mixing for n in beside)):
+                bends = each.effect(*BENDS) and not (each.row and each.row.statistic)
+                straight[each.index] = all(came) and not bends
+        return node.index not in straight
+
     def _bases(self, side: Node) -> list[Node]:
         """Where an operand comes from unchanged; several points where it is put together."""
         top = [side, *self._upwards(side, *PASSED)][-1]
@@ -231,7 +253,7 @@ class _Streams:
 
     def _line(self, node: Node) -> list[Node]:
         """A node and what alone it comes from."""
-        return [node, *self._upwards(node, *PASSED, *BENDS, Effect.NORM, Effect.MIX)]
+        return [node, *self._upwards(node, *PASSED, *BENDS, Effect.NORM, Effect.MIX, Effect.JOIN)]
 
     def _upwards(self, node: Node, *effects: Effect) -> Iterator[Node]:
         while node.effect(*effects):
@@ -261,14 +283,17 @@ class _Streams:
             if top.index in seen:
                 continue
             seen.add(top.index)
-            if top.op == "input" or beside >> top.index & 1:
+            above = self._streams_in(top)
+            if beside >> top.index & 1 or (not above and self.of_input[top.index]):
                 return False
-            stack += self._streams_in(top)
+            stack += above
         return True
 
     def _streams_in(self, node: Node) -> list[Node]:
-        """The activations that a node passes on; of a product or sum of a large one and small ones, the large one."""
+        """The activations that a node passes on: beside large ones no small ones, beside others no learned tokens."""
         read = self._unsteered(node)
+        if len(read) > 1 and node.effect(Effect.JOIN):
+            read = [n for n in read if self.of_input[n.index]] or read
         if len(read) > 1 and node.effect(Effect.PRODUCT, *SUMS):
             read = [n for n in read if _size(n) >= _size(node)] or read
         return read
