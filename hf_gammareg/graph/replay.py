@@ -13,6 +13,7 @@ from hf_gammareg.graph.capture import trace
 from hf_gammareg.graph.custom import asked, called
 from hf_gammareg.graph.nodes import Graph
 from hf_gammareg.graph.program import read, spelled
+from hf_gammareg.graph.rewrite import decompositions
 from hf_gammareg.graph.rows import Arguments, OpRow
 from hf_gammareg.model.names import parameter_names
 
@@ -31,7 +32,8 @@ class Replay:
     def __init__(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         try:
             program, source = trace(model, args, kwargs)
-            program = program.run_decompositions({})  # no op in place: values can be shared between runs
+            # No op in place: values can be shared between runs. Ops written out, as in the graph.
+            program = program.run_decompositions(decompositions())
         except Exception as error:
             raise GammaRegError(
                 f"Expected a model that torch.export can trace, found one that it can't ({error}). Pass inputs that "

@@ -29,8 +29,6 @@ class Effect(StrEnum):
     """`self` plus `other`, at each position: where a branch meets its skip. c survives where every side carries it."""
     DIFFERENCE = auto()
     """A sum of what takes something off, such as a mean: no residual sum."""
-    FUSED = auto()
-    """`self` plus the product of `tensor1` and `tensor2`."""
     CHOICE = auto()
     """One operand or another at each position, or a distance: c survives where every side carries it."""
     JOIN = auto()
@@ -43,7 +41,7 @@ class Effect(StrEnum):
     """Reads a shape, dtype or device, not a value: nothing is carried."""
 
 
-SUMS = (Effect.SUM, Effect.DIFFERENCE, Effect.FUSED, Effect.CHOICE)
+SUMS = (Effect.SUM, Effect.DIFFERENCE, Effect.CHOICE)
 """What puts operands together at each position."""
 
 
@@ -85,10 +83,8 @@ class OpRow:
     """Of a NORM, the kind of its gamma: `batch_norm`, `layer_norm`, `group_norm`, `instance_norm` or `rms_norm`."""
     layout: Layout = Layout.MOVED
     """Of a VIEW."""
-    bias: str = "bias"
-    """Of a MIX, the argument that is added to the product."""
     channels: int = -1
-    """Of a MIX, the dimension of the output along which its bias stands."""
+    """Of a MIX, the dimension of the output along which its `bias` stands."""
     tokens: bool = False
     """Of a MIX: a parameter among its operands stands for tokens (the learned queries of an attention), not weights."""
     statistic: str = ""

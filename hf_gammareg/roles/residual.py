@@ -98,18 +98,19 @@ def find_sums(graph: Graph, ancestry: Ancestry) -> tuple[dict[int, Sum], set[int
 
 def _find_skip(node: Node, operands: list[Node], ancestry: Ancestry) -> Node | None:
     sides = [operand for operand in operands if operand.shape == node.shape]
-    if len(sides) < 2:
-        return None
-    # An identity skip is itself an ancestor of a branch, views, dropout, pooling and constant factors apart.
+    # An identity skip is itself an ancestor of a branch, views, dropout, pooling and constant factors apart. What a
+    # branch adds may be the same at several places (a global context).
     for side in sorted(sides, key=lambda operand: operand.index):
         base = _base(side)
         past = ancestry.of(base)
         if any(
             ancestry.has(other, base) and ancestry.of(other) & ancestry.mixing & ~past
-            for other in sides
+            for other in operands
             if other is not side
         ):
             return side
+    if len(sides) < 2:
+        return None
     # A projection skip has the fewest weight layers since the common ancestors: on the longest way down, and where
     # that ties (parallel resolutions that were fused before, as in HRNet), on the shortest.
     common = ~0

@@ -48,12 +48,7 @@ def _norm_site(node: Node) -> Site | None:
 
 
 def _written_site(node: Node) -> Site | None:
-    if node.effect(Effect.PRODUCT):
-        pair = node.operands("self", "other")
-    elif node.effect(Effect.FUSED):
-        pair = node.operands("tensor1", "tensor2")
-    else:
-        return None
+    pair = node.operands("self", "other") if node.effect(Effect.PRODUCT) else []
     if len(pair) != 2:
         return None
     for normed, factor in (pair, pair[::-1]):

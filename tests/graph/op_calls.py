@@ -205,12 +205,6 @@ CALLS = {
     "bilinear": lambda x: A.bilinear(x[0, 0], Y[0, 0], draw_once(3, 6, 6)),
     "linalg_multi_dot": lambda x: A.linalg_multi_dot([x[0, 0, :, :4], M, N]),
     "chain_matmul": lambda x: A.chain_matmul([x[0, 0, :, :4], M, N]),
-    "addmm": lambda x: A.addmm(torch.zeros(6, 6).double(), x[0, 0], Y[0, 0]),
-    "_addmm_activation": lambda x: A._addmm_activation(torch.zeros(6, 6).double(), x[0, 0], Y[0, 0]),
-    "addbmm": lambda x: A.addbmm(torch.zeros(6, 6).double(), x[0], Y[0]),
-    "baddbmm": lambda x: A.baddbmm(torch.zeros(4, 6, 6).double(), x[0], Y[0]),
-    "addmv": lambda x: A.addmv(torch.zeros(6).double(), x[0, 0], Y[0, 0, 0]),
-    "addr": lambda x: A.addr(torch.zeros(6, 6).double(), x[0, 0, 0], Y[0, 0, 0]),
     "stft": lambda x: A.stft(x[0, 0, 0], 4, 2, 4, None, False, True, True),
     "istft": lambda x: A.istft(torch.complex(x, 2 * x)[0, 0, :3], 4, 2, 4, torch.ones(4).double()),
     "fft_irfft": lambda x: A.fft_irfft(torch.complex(x, x), 6),
@@ -228,9 +222,6 @@ CALLS = {
     ),
     # sums and choices
     "where": lambda x, y: A.where(MASK, x, y),
-    "lerp": lambda x, y: A.lerp(x, y, 0.3),
-    "addcmul": lambda x, y: A.addcmul(x, y, Y),
-    "addcdiv": lambda x, y: A.addcdiv(x, y, Y),
     "normal": lambda x, y: A.normal(x, y.abs()),
     "cdist": lambda x, y: A.cdist(x, y),
     # side by side
@@ -316,8 +307,6 @@ CALLS = {
     "rnn_tanh": lambda x: A.rnn_tanh(
         x[0].permute(1, 2, 0), torch.zeros(1, 6, 7).double(), RNN, True, 1, 0.0, True, False, False
     ),
-    "lstm_cell": lambda x: A.lstm_cell(x[0, 0, :, :4], [torch.zeros(6, 7).double()] * 2, *cell_once(4)),
-    "gru_cell": lambda x: A.gru_cell(x[0, 0, :, :4], torch.zeros(6, 7).double(), *cell_once(3)),
     "rnn_tanh_cell": lambda x: A.rnn_tanh_cell(x[0, 0, :, :4], torch.zeros(6, 7).double(), *RNN),
     "cross_entropy_loss": lambda x: A.cross_entropy_loss(x[0, 0], INDEX.repeat(2)),
     "binary_cross_entropy": lambda x: A.binary_cross_entropy(x.sigmoid(), Y.sigmoid()),

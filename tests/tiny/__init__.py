@@ -65,4 +65,4 @@ def conv(inputs: int, outputs: int, size: int = 3, **options: Any) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, size, **{"padding": size // 2, "bias": False} | options)
 
 
-from tiny import attention, bends, blocks, honest, mechanics, mixers, parallel, residual, tokens, written  # noqa: E402, F401
+from tiny import attention, bends, blocks, honest, mechanics, mixers, parallel, residual, spelled, tokens, written  # noqa: E402, F401
