@@ -61,6 +61,15 @@ _rows(
 )
 _rows(Effect.VIEW, "embedding", gates=("indices",), reason="indices only pick")
 _rows(Effect.VIEW, "sort topk kthvalue msort")
+# Sums by group, in what was zeros: what adds to anything else is written out.
+_rows(
+    Effect.VIEW,
+    "index_add scatter_add",
+    gates=("index",),
+    ignores=("self",),
+    statistic="plain",
+    reason="an index only says where to add",
+)
 # Values are kept or zeroed, rescaled by a constant.
 _rows(Effect.VIEW, "dropout native_dropout feature_dropout", layout=Layout.FILLED, still=replacing(p=0.0, train=False))
 _put("pad constant_pad_nd masked_fill", rules.filled)
@@ -169,7 +178,7 @@ _rows(Effect.CHOICE, "normal", ignores=("self",), still=seeded)  # a mean plus a
 _rows(
     Effect.JOIN,
     "cat concat concatenate stack hstack vstack dstack column_stack row_stack index_put _unsafe_index_put "
-    "index_add index_copy scatter scatter_add scatter_reduce masked_scatter slice_scatter select_scatter "
+    "index_copy scatter scatter_reduce masked_scatter slice_scatter select_scatter "
     "diagonal_scatter index_reduce index_fill mutate block_diag cartesian_prod",
     gates=("index", "indices", "mask"),
     reason="an index or a mask only says where to write",

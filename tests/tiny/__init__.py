@@ -65,4 +65,17 @@ def conv(inputs: int, outputs: int, size: int = 3, **options: Any) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, size, **{"padding": size // 2, "bias": False} | options)
 
 
-from tiny import attention, bends, blocks, honest, mechanics, mixers, parallel, residual, spelled, tokens, written  # noqa: E402, F401
+from tiny import (  # noqa: E402
+    attention,  # noqa: F401
+    bends,  # noqa: F401
+    blocks,  # noqa: F401
+    gains,  # noqa: F401
+    honest,  # noqa: F401
+    mechanics,  # noqa: F401
+    mixers,  # noqa: F401
+    parallel,  # noqa: F401
+    residual,  # noqa: F401
+    spelled,  # noqa: F401
+    tokens,  # noqa: F401
+    written,  # noqa: F401
+)
