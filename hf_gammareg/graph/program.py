@@ -6,13 +6,15 @@ import functools
 import inspect
 import operator
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from hf_gammareg.graph.custom import asked
+from hf_gammareg.graph.custom import asked, written_out
 from hf_gammareg.graph.nodes import Graph, Node, mark_activations, nodes_in
+from hf_gammareg.graph.rewrite import Make
 from hf_gammareg.graph.rows import Effect, Layout
 from hf_gammareg.model.names import parameter_names
 
@@ -119,10 +121,22 @@ class _Builder:
         op, arguments = spelled(target, args, kwargs)
         if op == "slice" and (whole := _part_of_join(arguments)) is not None:
             return whole
-        made = self._add(op, arguments, node.meta.get("val"), path)
+        made = written_out(op, arguments, self._maker(path))
+        if made is None:
+            made = self._add(op, arguments, node.meta.get("val"), path)
         if _in_place(target):
             self._write_through(node, made, values, path)
         return made
+
+    def _maker(self, path: str) -> Make:
+        """What adds ops that a form writes out, in a module."""
+
+        def make(op: str, /, shape: tuple[int, ...] | None = None, **arguments: Any) -> Node:
+            made = self._add(op, arguments, None, path)
+            made.shape, made.floating, made.tensor = shape or _broadcast(arguments), True, True
+            return made
+
+        return make
 
     def _write_through(self, node: fx.Node, made: Node, values: dict[fx.Node, Any], path: str) -> None:
         """After an in-place op, whoever reads what it wrote over, or what that is a view of, reads what it wrote."""
@@ -188,6 +202,13 @@ def _part_of_join(arguments: dict[str, Any]) -> Node | None:
             return operand
         offset += length
     return None
+
+
+def _broadcast(arguments: dict[str, Any]) -> tuple[int, ...] | None:
+    """The shape of what an op makes at each position of its operands; of sizes that the data decide, the larger."""
+    shapes = [node.shape or () for node in nodes_in(arguments)]
+    sizes = zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1)
+    return tuple(next((size for size in size_ if size != 1), 1) for size_ in sizes)[::-1]
 
 
 def _size(size: Any) -> int:
