@@ -6,7 +6,7 @@ from op_calls import INDEX, A, M, N, V, X, Y, cell_once
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from hf_gammareg.graph.capture import capture
+from hf_gammareg import analyse
 from hf_gammareg.graph.ops import OPS
 from hf_gammareg.graph.rewrite import FORMS, decompositions
 
@@ -98,7 +98,7 @@ class OfAStack(nn.Module):
 @pytest.mark.parametrize("joined", [False, True])
 def test_a_stack_is_summed_over_where_it_was_stacked(op, dim, keepdim, joined):
     model, x = OfAStack(op, dim, keepdim, joined), torch.zeros(2, 3)
-    graph = capture(model, (x,), {})
+    graph = analyse(model, (x,)).graph
     made = {node.op for node in graph.nodes}
     (output,) = graph.outputs
     assert graph.nodes[output].shape == tuple(model(x).shape)
