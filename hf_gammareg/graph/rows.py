@@ -81,6 +81,8 @@ class OpRow:
     """Arguments read for shape or dtype, or overwritten: nothing is carried."""
     kind: str = ""
     """Of a NORM, the kind of its gamma: `batch_norm`, `layer_norm`, `group_norm`, `instance_norm` or `rms_norm`."""
+    given: bool = False
+    """Of a NORM: it divides by statistics that are given, not by the input's, so that c stays c."""
     layout: Layout = Layout.MOVED
     """Of a VIEW."""
     channels: int = -1
