@@ -186,14 +186,19 @@ _rows(
 )
 # Divided by a statistic of the input.
 for kind, ops in {
-    "batch_norm": "batch_norm native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_functional "
-    "_batch_norm_with_update cudnn_batch_norm miopen_batch_norm _batch_norm_impl_index",
     "layer_norm": "layer_norm native_layer_norm",
     "group_norm": "group_norm native_group_norm",
-    "instance_norm": "instance_norm",
     "rms_norm": "rms_norm _fused_rms_norm",
 }.items():
     _rows(Effect.NORM, ops, kind=kind, far=almost_no_eps)
+_put(
+    "batch_norm native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_functional cudnn_batch_norm "
+    "miopen_batch_norm _batch_norm_impl_index",
+    rules.batch_norm,
+)
+_rows(Effect.NORM, "_batch_norm_with_update", kind="batch_norm", far=almost_no_eps)
+_put("instance_norm", rules.instance_norm)
+_rows(Effect.NORM, "_native_batch_norm_legit_no_training", kind="batch_norm", given=True)
 for reason, ops in {
     "bounded": "softmax _softmax _safe_softmax sigmoid tanh hardsigmoid erf erfc special_expit atan arctan",
     "the logarithm of a probability": "log_softmax _log_softmax log_sigmoid log_sigmoid_forward",

@@ -29,7 +29,7 @@ INLINED = {
 
 def read(program: torch.export.ExportedProgram, model: nn.Module, source: str) -> Graph:
     """Read an exported program into our records."""
-    return _Builder(program, model).graph(source)
+    return _Builder(program, model, training="eval mode" not in source).graph(source)
 
 
 def spelled(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -54,8 +54,8 @@ def _declared(target: Any) -> tuple[str, tuple[str, ...]]:
 class _Builder:
     """Reads an exported program into Nodes: subgraphs inlined, in-place writes to views made explicit."""
 
-    def __init__(self, program: torch.export.ExportedProgram, model: nn.Module) -> None:
-        self.program = program
+    def __init__(self, program: torch.export.ExportedProgram, model: nn.Module, training: bool) -> None:
+        self.program, self.training = program, training
         self.nodes: list[Node] = []
         self.canonical = parameter_names(model).live
 
@@ -119,6 +119,8 @@ class _Builder:
         if target is operator.getitem and isinstance(args[0], tuple | list):
             return args[0][args[1]]
         op, arguments = spelled(target, args, kwargs)
+        if not self.training:  # roles are those of training, whatever mode could be traced
+            arguments |= {name: True for name in ("training", "use_input_stats") if name in arguments}
         if op == "slice" and (whole := _part_of_join(arguments)) is not None:
             return whole
         made = written_out(op, arguments, self._maker(path))

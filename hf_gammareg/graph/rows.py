@@ -87,6 +87,8 @@ class OpRow:
     """Arguments read for shape or dtype, or overwritten: nothing is carried."""
     kind: str = ""
     """Of a NORM, the kind of its gamma, one of `KINDS`."""
+    given: bool = False
+    """Of a NORM: it divides by statistics that are given, not by the input's, so that c stays c."""
     layout: Layout = Layout.MOVED
     """Of a VIEW or JOIN."""
     channels: int = -1

@@ -178,6 +178,8 @@ def _norm(node: Node, row: OpRow, read: list[Node], scales: Scales) -> Outcome:
             scale=replace(combine(steering), exact=False), end=End.CANCELLED if source else None, exact=False
         )
     assert source is not None
+    if row.given:
+        return Outcome(scale=_shift(source, True))
     joint = source.part is not Part.WHOLE or source.shift is not Shift.NONE
     lifted = source.part is not Part.SOME and source.shift is not Shift.ANY and row.kind in PER_CHANNEL
     return Outcome(end=End.CANCELLED, exact=source.exact and (lifted or not joint))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from hf_gammareg.graph.nodes import Graph, Node
 from hf_gammareg.graph.rows import SUMS, Effect
@@ -24,10 +24,14 @@ class Site:
 
     parameter: str
     node: Node
-    """The norm op, or the product with a norm written out in simple ops."""
+    """The norm op, or the product with a norm written out in simple ops: what comes out of it carries the gain."""
+    reader: Node
+    """What reads the gain."""
     kind: str
     zero_centered: bool
     """The factor is 1 + parameter, or another function of it that is not 0 where it is 0."""
+    scale: Scale = field(default_factory=Scale)
+    """What the factor is on the node's output; of a use outside its norm, more than c itself."""
 
 
 def find_sites(graph: Graph) -> list[Site]:
@@ -37,7 +41,29 @@ def find_sites(graph: Graph) -> list[Site]:
         found = _norm_site(node) if node.effect(Effect.NORM) else _written_site(node)
         if found:
             sites.append(found)
-    return sites
+    return sorted([*sites, *_used_elsewhere(graph, sites)], key=lambda site: site.node.index)
+
+
+def _used_elsewhere(graph: Graph, sites: list[Site]) -> Iterator[Site]:
+    """Where an activation is multiplied or divided by a gamma outside its norm: a reversible norm, a shared scale."""
+    known = {site.parameter: site for site in reversed(sites)}
+    own = {site.reader.index for site in sites}
+    scales: dict[int, Scale] = {}
+    held: dict[int, str] = {}
+    for node in graph.nodes:
+        if node.parameter in known:
+            scales[node.index], held[node.index] = Scale(), node.parameter
+            continue
+        gains = [read for read in node.inputs if read.index in scales]
+        if not gains or node.index in own:
+            continue
+        outcome = transfer(node, lambda n: scales.get(n.index))
+        if outcome.scale is None:
+            continue
+        if not node.activation:
+            scales[node.index], held[node.index] = outcome.scale, held[gains[0].index]
+        elif node.effect(Effect.PRODUCT, Effect.QUOTIENT, Effect.MIX):
+            yield replace(known[held[gains[0].index]], node=node, reader=node, scale=outcome.scale)
 
 
 def _norm_site(node: Node) -> Site | None:
@@ -46,7 +72,7 @@ def _norm_site(node: Node) -> Site | None:
         return None  # weight standardisation normalises a weight
     if (found := gain(weight[0])) is None:
         return None
-    return Site(parameter=found[0], node=node, kind=node.row.kind, zero_centered=found[1])
+    return Site(parameter=found[0], node=node, reader=node, kind=node.row.kind, zero_centered=found[1])
 
 
 def _written_site(node: Node) -> Site | None:
@@ -58,11 +84,13 @@ def _written_site(node: Node) -> Site | None:
             continue
         found = gain(factor) if node.shape == normed.shape else None  # what widens holds several weights for each value
         if found and (kind := _normalised(normed)):
-            return Site(parameter=found[0], node=_with_bias(node), kind=kind, zero_centered=found[1])
+            return Site(parameter=found[0], node=_with_bias(node), reader=node, kind=kind, zero_centered=found[1])
         # gain * (x - mean) / std, or x * (gain / std) - mean * (gain / std): the gain comes before the division
         found = found or gain(factor)
         if found and 0 < len(node.users) < 3 and (kind := _normalised(node.users[0])):
-            return Site(parameter=found[0], node=_with_bias(_joined(node)), kind=kind, zero_centered=found[1])
+            return Site(
+                parameter=found[0], node=_with_bias(_joined(node)), reader=node, kind=kind, zero_centered=found[1]
+            )
     return None
 
 

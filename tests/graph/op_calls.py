@@ -241,19 +241,14 @@ CALLS = {
     "block_diag": lambda x, y: A.block_diag([x[0, 0], y[0, 0]]),
     "cartesian_prod": lambda x, y: A.cartesian_prod([x[0, 0, 0], y[0, 0, 0]]),
     # norms
-    "batch_norm": lambda x: A.batch_norm(x, *PER_CHANNEL, *RUNNING, True, 0.1, 1e-12, False),
-    "native_batch_norm": lambda x: A.native_batch_norm(x, *PER_CHANNEL, *RUNNING, True, 0.1, 1e-12)[0],
-    "_native_batch_norm_legit": lambda x: A._native_batch_norm_legit(x, *PER_CHANNEL, *RUNNING, True, 0.1, 1e-12)[0],
-    "_native_batch_norm_legit_functional": lambda x: A._native_batch_norm_legit_functional(
-        x, *PER_CHANNEL, *RUNNING, True, 0.1, 1e-12
-    )[0],
-    "_batch_norm_impl_index": lambda x: A._batch_norm_impl_index(x, *PER_CHANNEL, *RUNNING, True, 0.1, 1e-12, False)[0],
     "_batch_norm_with_update": lambda x: A._batch_norm_with_update(x, *PER_CHANNEL, *RUNNING, 0.1, 1e-12)[0],
     "layer_norm": lambda x: A.layer_norm(x, [6], None, None, 1e-12),
     "native_layer_norm": lambda x: A.native_layer_norm(x, [6], None, None, 1e-12)[0],
     "group_norm": lambda x: A.group_norm(x, 2, *PER_CHANNEL, 1e-12),
     "native_group_norm": lambda x: A.native_group_norm(x, *PER_CHANNEL, 2, 4, 36, 2, 1e-12)[0],
-    "instance_norm": lambda x: A.instance_norm(x, *PER_CHANNEL, None, None, True, 0.1, 1e-12, False),
+    "_native_batch_norm_legit_no_training": lambda x: A._native_batch_norm_legit_no_training(
+        x, *PER_CHANNEL, *RUNNING, 0.1, 1e-12
+    )[0],
     "rms_norm": lambda x: A.rms_norm(x, [6], None, 1e-12),
     "_fused_rms_norm": lambda x: A._fused_rms_norm(x, [6], None, 1e-12)[0],
     # saturated
@@ -363,7 +358,26 @@ def pads(x, y):
     return [{"self": x, "pad": [1, 2], **value} for value in ({}, {"value": 0.0}, {"value": 1.0})]
 
 
+def batch_norms(x, y, mode="training", **more):
+    named = zip(("weight", "bias", "running_mean", "running_var"), PER_CHANNEL + RUNNING, strict=True)
+    fixed = {"input": x, **dict(named), "momentum": 0.1, "eps": 1e-12, **more}
+    return [{**fixed, mode: by_the_batch} for by_the_batch in (True, False)]
+
+
 VARIANTS = {
+    **dict.fromkeys(
+        [
+            "native_batch_norm",
+            "_native_batch_norm_legit",
+            "_native_batch_norm_legit_functional",
+            "cudnn_batch_norm",
+            "miopen_batch_norm",
+        ],
+        batch_norms,
+    ),
+    "batch_norm": lambda x, y: batch_norms(x, y, cudnn_enabled=False),
+    "_batch_norm_impl_index": lambda x, y: batch_norms(x, y, cudnn_enabled=False),
+    "instance_norm": lambda x, y: batch_norms(x, y, "use_input_stats", cudnn_enabled=False),
     "clamp": bounds,
     "clip": bounds,
     "clamp_min": lambda x, y: [{"self": x, "min": low} for low in (-0.5, 0.0, 0.5, Y)],

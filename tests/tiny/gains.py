@@ -220,3 +220,23 @@ class Branched(PreNorm):
                 return F.layer_norm(x, (8,), self.weight, self.bias)
 
             return torch.cond(x.sum() > 0, plain, lambda x: 2 * plain(x), (x,))
+
+
+class Reversed(Tiny):
+    """RevIN: the gain that enters by a norm is divided out at the end: both of its uses decide."""
+
+    takes = (sequence(6, 3),)
+    expected = {"weight": "final rough layer_norm", "norm.weight": "final"}
+    computes = False
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(3)), nn.Parameter(torch.zeros(3))
+        self.fc1, self.norm, self.fc2 = nn.Linear(6, 8), nn.LayerNorm(8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        mean = x.mean(1, keepdim=True).detach()
+        deviation = (x.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt().detach()
+        x = (x - mean) / deviation * self.weight + self.bias
+        x = self.fc2(self.norm(self.fc1(x.transpose(1, 2)))).transpose(1, 2)
+        return (x - self.bias) / (self.weight + 1e-10) * deviation + mean
