@@ -32,7 +32,7 @@ def _times(make: Make, value: Any, factor: Any) -> Any:
     if isinstance(value, int | float) and isinstance(factor, int | float):
         return value * factor
     if isinstance(factor, int | float) and factor == -1:
-        return make("neg", self=value)
+        return value.operands("self")[0] if isinstance(value, Node) and _negated(value) else make("neg", self=value)
     return make("mul", self=value, other=factor)
 
 

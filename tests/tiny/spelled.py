@@ -40,7 +40,7 @@ class FusedLayerScale(Convolutional):
 
     def __init__(self):
         super().__init__()
-        self.scale = nn.Parameter(torch.full((6, 1, 1), 2.0))
+        self.scale = nn.Parameter(torch.ones(1, 6, 1, 1))
 
     def join(self, x, branch):
         return torch.addcmul(x, self.scale, branch)
