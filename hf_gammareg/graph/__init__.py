@@ -1,6 +1,7 @@
 """A model as a graph of activations.
 
 Read `rows` (what can be said of an op), `ops` (the table: what is said of each, by `rules` where its arguments decide),
-`custom` (a user's own), `runs` (other ways to run one), `nodes` (the graph), `program` (an exported program, read),
-`capture` (from a model to its graph), `replay` (the same program run on real values).
+`rewrite` (what is several ops in one, written out), `custom` (a user's own), `runs` (other ways to run one), `nodes`
+(the graph), `program` (an exported program, read), `capture` (from a model to its graph), `replay` (the same program
+run on real values).
 """

@@ -56,9 +56,8 @@ def trace(
     failures: list[Exception] = []
     with untouched(model), quiet(), torch.no_grad():
         for known, mode in product((False, True), ("train", "eval")):
-            for module in model.modules():
-                module.training = mode == "train"
             try:
+                model.train(mode == "train")  # asked, not set: a model may keep its norms frozen
                 program = _export_known(model, args, kwargs) if known else _export(model, args, kwargs)
                 return program, f"export ({mode} mode{', integers known' if known else ''})"
             except Exception as error:
@@ -127,6 +126,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
         for name in QUIET_OPTIONS
         if (value := getattr(config, name, None))
     ]
+    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         for module, state in saved:
             for hooks in (state["_forward_hooks"], state["_forward_pre_hooks"]):
@@ -141,6 +141,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
     finally:
         for config, name, value in options:
             setattr(config, name, value)
+        for parameter, requires_grad in trainable:
+            parameter.requires_grad = requires_grad
         for module, state in saved:
             module.__dict__.clear()
             module.__dict__.update(state)

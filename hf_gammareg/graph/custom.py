@@ -13,13 +13,13 @@ import torch
 
 from hf_gammareg.errors import GammaRegError, some
 from hf_gammareg.graph.ops import OPS
+from hf_gammareg.graph.rewrite import FORMS, Form, Make
 from hf_gammareg.graph.rows import Effect, OpRow, Rule
 
 NEEDED = {
     Effect.NORM: {"input"},
     Effect.QUOTIENT: {"self", "other"},
     Effect.SUM: {"self", "other"},
-    Effect.FUSED: {"self", "tensor1", "tensor2"},
 }
 """Arguments by which an effect tells apart what it does."""
 
@@ -28,12 +28,19 @@ NEEDED = {
 class Own:
     """A rule, and what it calls the arguments of an op that calls them otherwise; None for those that carry nothing."""
 
-    rule: Rule
+    rule: Rule | None
     names: Mapping[str, str | None] = field(default_factory=dict)
+    form: Form | None = None
+    """Of an op like one that is written out."""
 
     def called(self, arguments: Iterable[str]) -> list[str | None]:
         """What the rule calls them."""
         return [self.names.get(name, name) for name in arguments]
+
+    def renamed(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """These arguments by what the rule calls them."""
+        words = zip(self.called(arguments), arguments.values(), strict=True)
+        return {word: value for word, value in words if word is not None}
 
 
 ADDED: dict[str, Own] = {}
@@ -88,13 +95,13 @@ def add_op(
     if isinstance(own.rule, OpRow):
         needed = {*NEEDED.get(own.rule.effect, ()), *(own.rule.gates + own.rule.ignores if row is not None else ())}
         _check(op, needed, words)
-    held = ADDED.get(op) or (Own(rule=OPS[op]) if op in OPS else own)
+    held = _own(op) or own
     if held != own:
         raise GammaRegError(
             f"Expected an op without a rule, found {name}, whose rule says otherwise. Models may have been read by it: "
             "add the right one in a new process, once."
         )
-    if op not in OPS:
+    if op not in OPS and op not in FORMS:
         ADDED[op] = own
 
 
@@ -104,13 +111,21 @@ def asked(op: str, arguments: dict[str, Any]) -> tuple[OpRow | None, dict[str, A
     if own is None:
         rule = OPS.get(op)
         return rule if rule is None or isinstance(rule, OpRow) else rule(arguments), arguments
-    words = zip(own.called(arguments), arguments.values(), strict=True)
-    arguments = {word: value for word, value in words if word is not None}
+    if own.rule is None:
+        return None, arguments
+    arguments = own.renamed(arguments)
     if isinstance(own.rule, OpRow):
         return own.rule, arguments
     row = own.rule(arguments)
     _check(op, NEEDED.get(row.effect, ()), arguments)
     return row, arguments
+
+
+def written_out(op: str, arguments: dict[str, Any], make: Make) -> Any:
+    """What a call is, written out as sums and products; None where it stands as it is."""
+    own = ADDED.get(op)
+    form = own.form if own else FORMS.get(op)
+    return form and form(make, own.renamed(arguments) if own else arguments)
 
 
 def called(op: str, arguments: Iterable[str]) -> list[str | None]:
@@ -134,12 +149,18 @@ def _key(name: str) -> str:
     return name.removeprefix("aten::").removesuffix("_")
 
 
+def _own(op: str) -> Own | None:
+    """What is said of an op, by a user or by the tables."""
+    known = Own(rule=OPS.get(op), form=FORMS.get(op)) if op in OPS or op in FORMS else None
+    return ADDED.get(op) or known
+
+
 def _alike(op: str, like: str, names: Mapping[str, str | None]) -> Own:
     """The rule of another op, and what it calls the arguments of this one."""
     other = _key(like)
-    there = ADDED.get(other) or (Own(rule=OPS[other]) if other in OPS else None)
+    there = _own(other)
     if there is None or not takes(other):
-        close = difflib.get_close_matches(other, [*OPS, *ADDED], cutoff=0.5)
+        close = difflib.get_close_matches(other, [*OPS, *FORMS, *ADDED], cutoff=0.5)
         advice = f"Close to it are {some(close)}." if close else "Give it a row of its own."
         raise GammaRegError(f"Expected an op that has a rule for {op} to be like, found {like!r}. {advice}")
     known = takes(other)
@@ -153,7 +174,8 @@ def _alike(op: str, like: str, names: Mapping[str, str | None]) -> Own:
             f"arguments={dict(zip(lost, free, strict=False))}; None for one that carries nothing."
         )
     called = {name: word if word is None else there.names.get(word, word) for name, word in words.items()}
-    return Own(rule=there.rule, names={name: word for name, word in called.items() if word != name})
+    names = {name: word for name, word in called.items() if word != name}
+    return Own(rule=there.rule, names=names, form=there.form)
 
 
 def _check(op: str, needed: Iterable[str], names: Iterable[str | None]) -> None:

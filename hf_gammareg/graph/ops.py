@@ -1,8 +1,9 @@
 """The table: what each ATen op does to the scale of an activation.
 
 Multiply an input of an op by c > 0. What becomes of the factor? Each op that a network's graph may hold has one row
-here that answers it, or a function (in `rules`) that gives the row for a call's arguments. An op without a row is
-answered by nobody: what depends on it is `unknown`, never guessed. A user's own ops are in `custom`.
+here that answers it, or a function (in `rules`) that gives the row for a call's arguments; one that is several ops in
+one is written out (in `rewrite`). An op without a row is answered by nobody: what depends on it is `unknown`, never
+guessed. A user's own ops are in `custom`.
 """
 
 from __future__ import annotations
@@ -60,6 +61,15 @@ _rows(
 )
 _rows(Effect.VIEW, "embedding", gates=("indices",), reason="indices only pick")
 _rows(Effect.VIEW, "sort topk kthvalue msort")
+# Sums by group, in what was zeros: what adds to anything else is written out.
+_rows(
+    Effect.VIEW,
+    "index_add scatter_add",
+    gates=("index",),
+    ignores=("self",),
+    statistic="plain",
+    reason="an index only says where to add",
+)
 # Values are kept or zeroed, rescaled by a constant.
 _rows(Effect.VIEW, "dropout native_dropout feature_dropout", layout=Layout.FILLED, still=replacing(p=0.0, train=False))
 _put("pad constant_pad_nd masked_fill", rules.filled)
@@ -128,7 +138,6 @@ _rows(
     "linear conv_tbc matmul mm bmm mv dot vdot inner outer ger kron tensordot einsum bilinear _grouped_mm "
     "transformers::grouped_mm_fallback linalg_multi_dot chain_matmul",
 )
-_rows(Effect.MIX, "addmm addbmm baddbmm addmv addr _addmm_activation", bias="self")
 _rows(
     Effect.MIX,
     "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution _convolution",
@@ -163,30 +172,33 @@ _put("div divide", rules.quotient)
 _rows(Effect.QUOTIENT, "true_divide")
 _rows(Effect.SUM, "add")
 _rows(Effect.DIFFERENCE, "sub subtract rsub")
-_rows(Effect.FUSED, "addcmul addcdiv")
 _rows(Effect.CHOICE, "maximum minimum fmax fmin hypot cdist l1_loss")
 _rows(Effect.CHOICE, "where", gates=("condition",), reason="a condition only chooses")
-_rows(Effect.CHOICE, "lerp", gates=("weight",), reason="its weight only says how much of each end there is")
 _rows(Effect.CHOICE, "normal", ignores=("self",), still=seeded)  # a mean plus a deviation times noise
 _rows(Effect.JOIN, "cat concat concatenate", layout=Layout.KEPT)
 _rows(
     Effect.JOIN,
     "stack hstack vstack dstack column_stack row_stack index_put _unsafe_index_put "
-    "index_add index_copy scatter scatter_add scatter_reduce masked_scatter slice_scatter select_scatter "
+    "index_copy scatter scatter_reduce masked_scatter slice_scatter select_scatter "
     "diagonal_scatter index_reduce index_fill mutate block_diag cartesian_prod",
     gates=("index", "indices", "mask"),
     reason="an index or a mask only says where to write",
 )
 # Divided by a statistic of the input.
 for kind, ops in {
-    "batch_norm": "batch_norm native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_functional "
-    "_batch_norm_with_update cudnn_batch_norm miopen_batch_norm _batch_norm_impl_index",
     "layer_norm": "layer_norm native_layer_norm",
     "group_norm": "group_norm native_group_norm",
-    "instance_norm": "instance_norm",
     "rms_norm": "rms_norm _fused_rms_norm",
 }.items():
     _rows(Effect.NORM, ops, kind=kind, far=almost_no_eps)
+_put(
+    "batch_norm native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_functional cudnn_batch_norm "
+    "miopen_batch_norm _batch_norm_impl_index",
+    rules.batch_norm,
+)
+_rows(Effect.NORM, "_batch_norm_with_update", kind="batch_norm", far=almost_no_eps)
+_put("instance_norm", rules.instance_norm)
+_rows(Effect.NORM, "_native_batch_norm_legit_no_training", kind="batch_norm", given=True)
 for reason, ops in {
     "bounded": "softmax _softmax _safe_softmax sigmoid tanh hardsigmoid erf erfc special_expit atan arctan",
     "the logarithm of a probability": "log_softmax _log_softmax log_sigmoid log_sigmoid_forward",
@@ -197,7 +209,7 @@ for reason, ops in {
     "logcumsumexp xlogy special_xlogy special_entr sinh cosh logit special_logit prod cumprod",
     "an index or a count": "searchsorted bucketize histc bincount argmax argmin argsort nonzero _unique _unique2 "
     "unique_dim unique_consecutive torchvision::nms",
-    "its gates and tanh saturate": "lstm_cell gru_cell rnn_tanh_cell",
+    "its gates and tanh saturate": "rnn_tanh_cell",
     "a loss or a similarity": "cross_entropy_loss nll_loss nll_loss_nd nll_loss2d binary_cross_entropy "
     "binary_cross_entropy_with_logits mse_loss smooth_l1_loss huber_loss ctc_loss kl_div cosine_similarity "
     "cosine_embedding_loss",

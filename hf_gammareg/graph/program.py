@@ -6,13 +6,15 @@ import functools
 import inspect
 import operator
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import fx, nn
 
-from hf_gammareg.graph.custom import asked
+from hf_gammareg.graph.custom import asked, written_out
 from hf_gammareg.graph.nodes import Graph, Node, mark_activations, nodes_in
+from hf_gammareg.graph.rewrite import Make
 from hf_gammareg.graph.rows import Effect, Layout
 from hf_gammareg.model.names import parameter_names
 
@@ -27,7 +29,7 @@ INLINED = {
 
 def read(program: torch.export.ExportedProgram, model: nn.Module, source: str) -> Graph:
     """Read an exported program into our records."""
-    return _Builder(program, model).graph(source)
+    return _Builder(program, model, training="eval mode" not in source).graph(source)
 
 
 def spelled(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -52,8 +54,8 @@ def _declared(target: Any) -> tuple[str, tuple[str, ...]]:
 class _Builder:
     """Reads an exported program into Nodes: subgraphs inlined, in-place writes to views made explicit."""
 
-    def __init__(self, program: torch.export.ExportedProgram, model: nn.Module) -> None:
-        self.program = program
+    def __init__(self, program: torch.export.ExportedProgram, model: nn.Module, training: bool) -> None:
+        self.program, self.training = program, training
         self.nodes: list[Node] = []
         self.canonical = parameter_names(model).live
 
@@ -117,12 +119,26 @@ class _Builder:
         if target is operator.getitem and isinstance(args[0], tuple | list):
             return args[0][args[1]]
         op, arguments = spelled(target, args, kwargs)
+        if not self.training:  # roles are those of training, whatever mode could be traced
+            arguments |= {name: True for name in ("training", "use_input_stats") if name in arguments}
         if op == "slice" and (whole := _part_of_join(arguments)) is not None:
             return whole
-        made = self._add(op, arguments, node.meta.get("val"), path)
+        made = written_out(op, arguments, self._maker(path))
+        if made is None:
+            made = self._add(op, arguments, node.meta.get("val"), path)
         if _in_place(target):
             self._write_through(node, made, values, path)
         return made
+
+    def _maker(self, path: str) -> Make:
+        """What adds ops that a form writes out, in a module."""
+
+        def make(op: str, /, shape: tuple[int, ...] | None = None, **arguments: Any) -> Node:
+            made = self._add(op, arguments, None, path)
+            made.shape, made.floating, made.tensor = shape or _broadcast(arguments), True, True
+            return made
+
+        return make
 
     def _write_through(self, node: fx.Node, made: Node, values: dict[fx.Node, Any], path: str) -> None:
         """After an in-place op, whoever reads what it wrote over, or what that is a view of, reads what it wrote."""
@@ -188,6 +204,13 @@ def _part_of_join(arguments: dict[str, Any]) -> Node | None:
             return operand
         offset += length
     return None
+
+
+def _broadcast(arguments: dict[str, Any]) -> tuple[int, ...] | None:
+    """The shape of what an op makes at each position of its operands; of sizes that the data decide, the larger."""
+    shapes = [node.shape or () for node in nodes_in(arguments)]
+    sizes = zip_longest(*(reversed(shape) for shape in shapes), fillvalue=1)
+    return tuple(next((size for size in size_ if size != 1), 1) for size_ in sizes)[::-1]
 
 
 def _size(size: Any) -> int:

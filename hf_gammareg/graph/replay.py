@@ -12,6 +12,7 @@ from hf_gammareg.errors import GammaRegError
 from hf_gammareg.graph.custom import asked, called
 from hf_gammareg.graph.nodes import Graph
 from hf_gammareg.graph.program import read, spelled
+from hf_gammareg.graph.rewrite import decompositions
 from hf_gammareg.graph.rows import Arguments, OpRow
 from hf_gammareg.model.names import parameter_names
 
@@ -33,7 +34,8 @@ class Replay:
 
     def __init__(self, program: torch.export.ExportedProgram, model: nn.Module, source: str) -> None:
         try:
-            program = program.run_decompositions({})  # no op in place: values can be shared between runs
+            # No op in place: values can be shared between runs. Ops written out, as in the graph.
+            program = program.run_decompositions(decompositions())
         except Exception as error:
             raise GammaRegError(
                 f"Expected a model whose ops in place torch.export can write as others, found one where it can't "

@@ -31,8 +31,6 @@ class Effect(StrEnum):
     """`self` plus `other`, at each position: where a branch meets its skip. c survives where every side carries it."""
     DIFFERENCE = auto()
     """A sum of what takes something off, such as a mean: no residual sum."""
-    FUSED = auto()
-    """`self` plus the product of `tensor1` and `tensor2`."""
     CHOICE = auto()
     """One operand or another at each position, or a distance: c survives where every side carries it."""
     JOIN = auto()
@@ -45,7 +43,7 @@ class Effect(StrEnum):
     """Reads a shape, dtype or device, not a value: nothing is carried."""
 
 
-SUMS = (Effect.SUM, Effect.DIFFERENCE, Effect.FUSED, Effect.CHOICE)
+SUMS = (Effect.SUM, Effect.DIFFERENCE, Effect.CHOICE)
 """What puts operands together at each position."""
 
 
@@ -89,12 +87,12 @@ class OpRow:
     """Arguments read for shape or dtype, or overwritten: nothing is carried."""
     kind: str = ""
     """Of a NORM, the kind of its gamma, one of `KINDS`."""
+    given: bool = False
+    """Of a NORM: it divides by statistics that are given, not by the input's, so that c stays c."""
     layout: Layout = Layout.MOVED
     """Of a VIEW or JOIN."""
-    bias: str = "bias"
-    """Of a MIX, the argument that is added to the product."""
     channels: int = -1
-    """Of a MIX, the dimension of the output along which its bias stands."""
+    """Of a MIX, the dimension of the output along which its `bias` stands."""
     tokens: bool = False
     """Of a MIX: a parameter among its operands stands for tokens (the learned queries of an attention), not weights."""
     statistic: str = ""

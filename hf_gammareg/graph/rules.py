@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hf_gammareg.graph.rows import Arguments, Effect, Layout, OpRow
-from hf_gammareg.graph.runs import expected, far_above, seeded
+from hf_gammareg.graph.runs import almost_no_eps, expected, far_above, seeded
 
 TINY = 1e-3
 """A constant below this guards a division by zero, and neither shifts nor bends."""
@@ -60,3 +60,15 @@ def draw(arguments: Arguments) -> OpRow:
     """A sample of the input's chances, or of one chance for all."""
     still = expected if isinstance(arguments.get("p"), float) else seeded
     return OpRow(effect=Effect.SQUASH, reason="a sample", still=still)
+
+
+def batch_norm(arguments: Arguments) -> OpRow:
+    """It normalises by the batch, unless it is frozen: then it is an affine map by running statistics."""
+    given = not arguments.get("training", True)
+    return OpRow(effect=Effect.NORM, kind="batch_norm", given=given, far=None if given else almost_no_eps)
+
+
+def instance_norm(arguments: Arguments) -> OpRow:
+    """As a batch norm, by the statistics of each example."""
+    given = not arguments.get("use_input_stats", True)
+    return OpRow(effect=Effect.NORM, kind="instance_norm", given=given, far=None if given else almost_no_eps)

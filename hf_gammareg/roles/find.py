@@ -144,17 +144,29 @@ def find_gammas(model: nn.Module, example_inputs: Any = None) -> GammaMap:
 NOT_A_GAMMA = "It multiplies no normalised activation."
 
 
+OF_TORCH = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
+
+
 def norm_parameters(model: nn.Module) -> dict[str, str]:
-    """Names of 1-d parameters, biases apart, that belong to a module called norm, each with the kind its class says."""
+    """Names of vectors, biases apart, that belong to a module called norm, each with the kind its class says.
+
+    What torch's own norms hold is a gain of any shape; a matrix of another class may be a weight.
+    """
     kinds: dict[str, str] = {}
     owners = {
-        id(parameter): (type(module).__name__.lower(), local)
+        id(parameter): (type(module).__name__.lower(), local, isinstance(module, OF_TORCH))
         for module in model.modules()
         for local, parameter in module.named_parameters(recurse=False)
     }
     for name, parameter in parameter_names(model).parameters.items():
-        owner, local = owners[id(parameter)]
-        if parameter.ndim == 1 and ("norm" in owner or "bn" in owner) and "bias" not in local and "beta" not in local:
+        owner, local, of_torch = owners[id(parameter)]
+        called = of_torch or "norm" in owner or "bn" in owner
+        if (
+            called
+            and "bias" not in local
+            and "beta" not in local
+            and (of_torch or parameter.numel() == max(parameter.shape, default=0))
+        ):
             words = {"rms": "rms_norm", "group": "group_norm", "instance": "instance_norm", "layer": "layer_norm"}
             default = "batch_norm" if "batch" in owner or "bn" in owner else "layer_norm"
             kinds[name] = next((kind for word, kind in words.items() if word in owner), default)

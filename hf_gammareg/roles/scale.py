@@ -99,8 +99,6 @@ def transfer(node: Node, scales: Scales) -> Outcome:
             result = _product(node, read, scales)
         case Effect.QUOTIENT:
             result = _quotient(node, scales)
-        case Effect.FUSED:
-            result = _fused(node, scales)
         case Effect.SUM | Effect.DIFFERENCE | Effect.CHOICE:
             result = add(node, read, scales)
         case Effect.JOIN:
@@ -180,6 +178,8 @@ def _norm(node: Node, row: OpRow, read: list[Node], scales: Scales) -> Outcome:
             scale=replace(combine(steering), exact=False), end=End.CANCELLED if source else None, exact=False
         )
     assert source is not None
+    if row.given:
+        return Outcome(scale=_shift(source, True))
     joint = source.part is not Part.WHOLE or source.shift is not Shift.NONE
     lifted = source.part is not Part.SOME and source.shift is not Shift.ANY and row.kind in PER_CHANNEL
     return Outcome(end=End.CANCELLED, exact=source.exact and (lifted or not joint))
@@ -198,7 +198,7 @@ def _multiplied(found: list[Scale]) -> Scale:
 
 def _mix(node: Node, row: OpRow, read: list[Node], scales: Scales) -> Scale:
     scale = _bend(_multiplied([scale for n in read if (scale := scales(n))]), row.exact)
-    if any(not n.activation for n in node.operands(row.bias)):
+    if any(not n.activation for n in node.operands("bias")):
         scale = _shift(scale, row.channels % (len(node.shape or ()) or 1) == 1)
     whole = scale.part is Part.WHOLE
     return replace(
@@ -233,20 +233,6 @@ def _quotient(node: Node, scales: Scales) -> Scale:
     return replace(scale, exact=top.exact and bottom.exact and top.shift is bottom.shift is Shift.NONE)
 
 
-def _fused(node: Node, scales: Scales) -> Scale:
-    term, factors = node.operands("self"), node.operands("tensor1", "tensor2")
-    product = _product(node, factors, scales) if any(scales(n) for n in factors) else None
-    alone = scales(term[0]) if term else None
-    if product is None or alone is None:
-        scale = product or alone
-        assert scale is not None
-        other = term if product else factors
-        if any(n.activation for n in other):
-            return replace(scale, part=Part.SOME, exact=False)
-        return _shift(scale, all(_per_channel(n, node) for n in other))
-    return combine([product, alone])
-
-
 def _join(node: Node, row: OpRow, read: list[Node], scales: Scales) -> Scale:
     scale = combine([scale for n in read if (scale := scales(n))])
     rank, dim = len(node.shape or ()), node.arguments.get("dim", 0)
@@ -263,7 +249,7 @@ def is_weight_layer(node: Node) -> bool:
     """A linear layer, convolution or matmul with a weight of the model's."""
     if not (node.row and node.row.effect is Effect.MIX):
         return False
-    beside = node.operands(node.row.bias, *node.row.gates)
+    beside = node.operands("bias", *node.row.gates)
     return any(n.floating and not n.activation and n not in beside for n in node.inputs) and any(
         n.activation for n in node.inputs
     )

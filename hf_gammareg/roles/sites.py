@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from hf_gammareg.graph.nodes import Graph, Node
 from hf_gammareg.graph.rows import SUMS, Effect
@@ -12,6 +12,8 @@ from hf_gammareg.roles.scale import End, Scale, transfer
 
 SIMPLE = (Effect.VIEW, Effect.SCALE, Effect.CURVE, Effect.PRODUCT, Effect.QUOTIENT, *SUMS)
 """Effects of the ops that lead to a statistic."""
+AWAY_FROM_ZERO = ("exp", "softplus", "sigmoid")
+"""Functions of a parameter that a gain may be, whose value at 0 is not 0."""
 SEARCHED = 48
 """How many ops above a product to look for its statistic: a norm written out takes about ten."""
 
@@ -22,10 +24,14 @@ class Site:
 
     parameter: str
     node: Node
-    """The norm op, or the product with a norm written out in simple ops."""
+    """The norm op, or the product with a norm written out in simple ops: what comes out of it carries the gain."""
+    reader: Node
+    """What reads the gain."""
     kind: str
     zero_centered: bool
-    """The factor is 1 + parameter."""
+    """The factor is 1 + parameter, or another function of it that is not 0 where it is 0."""
+    scale: Scale = field(default_factory=Scale)
+    """What the factor is on the node's output; of a use outside its norm, more than c itself."""
 
 
 def find_sites(graph: Graph) -> list[Site]:
@@ -35,37 +41,69 @@ def find_sites(graph: Graph) -> list[Site]:
         found = _norm_site(node) if node.effect(Effect.NORM) else _written_site(node)
         if found:
             sites.append(found)
-    return sites
+    return sorted([*sites, *_used_elsewhere(graph, sites)], key=lambda site: site.node.index)
+
+
+def _used_elsewhere(graph: Graph, sites: list[Site]) -> Iterator[Site]:
+    """Where an activation is multiplied or divided by a gamma outside its norm: a reversible norm, a shared scale."""
+    known = {site.parameter: site for site in reversed(sites)}
+    own = {site.reader.index for site in sites}
+    scales: dict[int, Scale] = {}
+    held: dict[int, str] = {}
+    for node in graph.nodes:
+        if node.parameter in known:
+            scales[node.index], held[node.index] = Scale(), node.parameter
+            continue
+        gains = [read for read in node.inputs if read.index in scales]
+        if not gains or node.index in own:
+            continue
+        outcome = transfer(node, lambda n: scales.get(n.index))
+        if outcome.scale is None:
+            continue
+        if not node.activation:
+            scales[node.index], held[node.index] = outcome.scale, held[gains[0].index]
+        elif node.effect(Effect.PRODUCT, Effect.QUOTIENT, Effect.MIX):
+            yield replace(known[held[gains[0].index]], node=node, reader=node, scale=outcome.scale)
 
 
 def _norm_site(node: Node) -> Site | None:
-    source, weight = node.operands("input"), node.operands("weight")
-    if not (node.row and source and weight and source[0].activation):
+    weight = node.operands("weight")
+    if not (node.row and weight and node.activation):
         return None  # weight standardisation normalises a weight
     if (found := gain(weight[0])) is None:
         return None
-    return Site(parameter=found[0], node=node, kind=node.row.kind, zero_centered=found[1])
+    return Site(parameter=found[0], node=node, reader=node, kind=node.row.kind, zero_centered=found[1])
 
 
 def _written_site(node: Node) -> Site | None:
-    if node.effect(Effect.PRODUCT):
-        pair = node.operands("self", "other")
-    elif node.effect(Effect.FUSED):
-        pair = node.operands("tensor1", "tensor2")
-    else:
-        return None
+    pair = node.operands("self", "other") if node.effect(Effect.PRODUCT) else []
     if len(pair) != 2:
         return None
     for normed, factor in (pair, pair[::-1]):
         if not normed.activation or factor.activation:
             continue
-        found = gain(factor)
+        found = gain(factor) if node.shape == normed.shape else None  # what widens holds several weights for each value
         if found and (kind := _normalised(normed)):
-            return Site(parameter=found[0], node=_with_bias(node), kind=kind, zero_centered=found[1])
-        if found and len(node.users) == 1 and (kind := _normalised(node.users[0])):
-            # gain * (x - mean) / std: the gain comes before the division
-            return Site(parameter=found[0], node=_with_bias(node.users[0]), kind=kind, zero_centered=found[1])
+            return Site(parameter=found[0], node=_with_bias(node), reader=node, kind=kind, zero_centered=found[1])
+        # gain * (x - mean) / std, or x * (gain / std) - mean * (gain / std): the gain comes before the division
+        found = found or gain(factor)
+        if found and 0 < len(node.users) < 3 and (kind := _normalised(node.users[0])):
+            return Site(
+                parameter=found[0], node=_with_bias(_joined(node)), reader=node, kind=kind, zero_centered=found[1]
+            )
     return None
+
+
+def _joined(node: Node) -> Node:
+    """The first value on which everything that is made of a node has an effect."""
+    heap, seen = [user.index for user in node.users], {user.index: user for user in node.users}
+    heapq.heapify(heap)
+    while len(heap) > 1:
+        for user in seen[heapq.heappop(heap)].users:
+            if user.index not in seen:
+                seen[user.index] = user
+                heapq.heappush(heap, user.index)
+    return seen[heap[0]] if heap else node
 
 
 def _with_bias(node: Node) -> Node:
@@ -76,18 +114,28 @@ def _with_bias(node: Node) -> Node:
 
 
 def gain(node: Node) -> tuple[str, bool] | None:
-    """The parameter that a factor is, and whether the factor is 1 + parameter; None where it is something else."""
+    """The parameter that a factor is a function of, and whether decay pulls that to something else than 0: 1 + w, exp.
+
+    Of any shape: a norm over several dimensions, a vector that broadcasts, a part of one tensor that holds all gains.
+    None where it is something else.
+    """
     zero_centered = False
     while node.parameter is None:
         tensors = [read for read in node.inputs if read.floating]
-        if len(tensors) != 1:
+        if len(tensors) != 1 or node.activation:
             return None
-        if node.effect(Effect.SUM) and 1 in (node.arguments.get("self"), node.arguments.get("other")):
+        numbers = [value for name in ("self", "other") if isinstance(value := node.arguments.get(name), int | float)]
+        if node.effect(Effect.SUM, Effect.DIFFERENCE):
+            zero_centered |= any(numbers)
+        elif node.op in AWAY_FROM_ZERO:
             zero_centered = True
+        elif node.effect(Effect.SCALE, Effect.CURVE, Effect.PRODUCT, Effect.QUOTIENT):
+            if node.shape != tensors[0].shape:
+                return None  # a statistic of the parameter
         elif not node.effect(Effect.VIEW):
             return None
         node = tensors[0]
-    return (node.parameter, zero_centered) if node.shape and len(node.shape) == 1 else None
+    return node.parameter, zero_centered
 
 
 def _normalised(node: Node) -> str | None:
@@ -99,6 +147,11 @@ def _normalised(node: Node) -> str | None:
         node = above[0]
     if node.row and node.row.effect is Effect.NORM:
         return None if node.operands("weight") else node.row.kind
+    if node.effect(Effect.SUM):
+        pair = [side for side in node.operands("self", "other") if side.activation]
+        return next(
+            (_normalised(side) for side in pair if len(pair) == 2 and _of_statistics(pair[side is pair[0]])), None
+        )
     if node.effect(Effect.PRODUCT):
         pair = node.operands("self", "other")
         if len(pair) == 1 and pair[0].activation:  # by a number
@@ -113,7 +166,24 @@ def _normalised(node: Node) -> str | None:
             kind = _kind_by_statistic(node, order[0], order[1])
             if kind:
                 return kind
+            if node.effect(Effect.PRODUCT) and _of_statistics(order[1]) and (kind := _normalised(order[0])):
+                return kind
     return None
+
+
+def _of_statistics(node: Node) -> bool:
+    """Whether a value is made of statistics alone: what batch renormalisation multiplies with, and adds."""
+    stack, seen = [node], {node.index}
+    while stack:
+        top = stack.pop()
+        if top.row and top.row.statistic:
+            continue
+        above = [read for read in top.inputs if read.activation]
+        if not above or not top.effect(*SIMPLE) or len(seen) > SEARCHED:
+            return False
+        stack += [read for read in above if read.index not in seen]
+        seen |= {read.index for read in above}
+    return True
 
 
 def _kind_by_statistic(node: Node, value: Node, divisor: Node) -> str | None:

@@ -56,7 +56,9 @@ def unruled(graph: Graph, kinds: Mapping[str, str]) -> dict[str, list[Use]]:
             for read in node.inputs:
                 found = gain(read)
                 if found and found[0] in kinds:
-                    site = Site(parameter=found[0], node=node, kind=kinds[found[0]], zero_centered=found[1])
+                    site = Site(
+                        parameter=found[0], node=node, reader=node, kind=kinds[found[0]], zero_centered=found[1]
+                    )
                     reason = f"Read by {_without_rule(node)}."
                     use = Use(site=site, role=Role.UNKNOWN, exact=False, placement=None, reason=reason)
                     uses.setdefault(found[0], []).append(use)
@@ -80,7 +82,7 @@ class _Walker:
         self.decided_later = decided_later(graph, sums)
 
     def walk(self, site: Site) -> Use:
-        scales: dict[int, Scale] = {site.node.index: Scale()}
+        scales: dict[int, Scale] = {site.node.index: site.scale}
         fates: list[Fate] = []
         direct: list[bool] = []  # for each add that the factor reaches: no weight layer on the way
         weighed = False

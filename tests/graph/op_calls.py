@@ -97,6 +97,8 @@ CALLS = {
     "take": lambda x: A.take(x, INDEX),
     "take_along_dim": lambda x: A.take_along_dim(x[0, 0], INDEX[None], 1),
     "masked_select": lambda x: A.masked_select(x, MASK),
+    "index_add": lambda x: A.index_add(torch.zeros_like(X), 1, INDEX, x[:, :3]),
+    "scatter_add": lambda x: A.scatter_add(torch.zeros_like(M), 1, INDEX[None], x[0, 0]),
     "embedding": lambda x: A.embedding(x[0, 0], INDEX),
     "to": lambda x: A.to(x, torch.float64),
     "type_as": lambda x: A.type_as(x, Y),
@@ -205,12 +207,6 @@ CALLS = {
     "bilinear": lambda x: A.bilinear(x[0, 0], Y[0, 0], draw_once(3, 6, 6)),
     "linalg_multi_dot": lambda x: A.linalg_multi_dot([x[0, 0, :, :4], M, N]),
     "chain_matmul": lambda x: A.chain_matmul([x[0, 0, :, :4], M, N]),
-    "addmm": lambda x: A.addmm(torch.zeros(6, 6).double(), x[0, 0], Y[0, 0]),
-    "_addmm_activation": lambda x: A._addmm_activation(torch.zeros(6, 6).double(), x[0, 0], Y[0, 0]),
-    "addbmm": lambda x: A.addbmm(torch.zeros(6, 6).double(), x[0], Y[0]),
-    "baddbmm": lambda x: A.baddbmm(torch.zeros(4, 6, 6).double(), x[0], Y[0]),
-    "addmv": lambda x: A.addmv(torch.zeros(6).double(), x[0, 0], Y[0, 0, 0]),
-    "addr": lambda x: A.addr(torch.zeros(6, 6).double(), x[0, 0, 0], Y[0, 0, 0]),
     "stft": lambda x: A.stft(x[0, 0, 0], 4, 2, 4, None, False, True, True),
     "istft": lambda x: A.istft(torch.complex(x, 2 * x)[0, 0, :3], 4, 2, 4, torch.ones(4).double()),
     "fft_irfft": lambda x: A.fft_irfft(torch.complex(x, x), 6),
@@ -228,18 +224,13 @@ CALLS = {
     ),
     # sums and choices
     "where": lambda x, y: A.where(MASK, x, y),
-    "lerp": lambda x, y: A.lerp(x, y, 0.3),
-    "addcmul": lambda x, y: A.addcmul(x, y, Y),
-    "addcdiv": lambda x, y: A.addcdiv(x, y, Y),
     "normal": lambda x, y: A.normal(x, y.abs()),
     "cdist": lambda x, y: A.cdist(x, y),
     # side by side
     "index_put": lambda x, y: A.index_put(x, [INDEX[:1]], y[:1]),
     "_unsafe_index_put": lambda x, y: A._unsafe_index_put(x, [INDEX[:1]], y[:1]),
-    "index_add": lambda x, y: A.index_add(x, 1, INDEX, y[:, :3]),
     "index_copy": lambda x, y: A.index_copy(x, 1, INDEX, y[:, :3]),
     "scatter": lambda x, y: A.scatter(x[0, 0], 1, INDEX[None], y[0, 0]),
-    "scatter_add": lambda x, y: A.scatter_add(x[0, 0], 1, INDEX[None], y[0, 0]),
     "scatter_reduce": lambda x, y: A.scatter_reduce(x[0, 0], 1, INDEX[None], y[0, 0], "sum"),
     "index_reduce": lambda x, y: A.index_reduce(x, 1, INDEX, y[:, :3], "amax"),
     "masked_scatter": lambda x, y: A.masked_scatter(x, MASK, y),
@@ -250,19 +241,14 @@ CALLS = {
     "block_diag": lambda x, y: A.block_diag([x[0, 0], y[0, 0]]),
     "cartesian_prod": lambda x, y: A.cartesian_prod([x[0, 0, 0], y[0, 0, 0]]),
     # norms
-    "batch_norm": lambda x: A.batch_norm(x, *PER_CHANNEL, *RUNNING, True, 0.1, 1e-12, False),
-    "native_batch_norm": lambda x: A.native_batch_norm(x, *PER_CHANNEL, *RUNNING, True, 0.1, 1e-12)[0],
-    "_native_batch_norm_legit": lambda x: A._native_batch_norm_legit(x, *PER_CHANNEL, *RUNNING, True, 0.1, 1e-12)[0],
-    "_native_batch_norm_legit_functional": lambda x: A._native_batch_norm_legit_functional(
-        x, *PER_CHANNEL, *RUNNING, True, 0.1, 1e-12
-    )[0],
-    "_batch_norm_impl_index": lambda x: A._batch_norm_impl_index(x, *PER_CHANNEL, *RUNNING, True, 0.1, 1e-12, False)[0],
     "_batch_norm_with_update": lambda x: A._batch_norm_with_update(x, *PER_CHANNEL, *RUNNING, 0.1, 1e-12)[0],
     "layer_norm": lambda x: A.layer_norm(x, [6], None, None, 1e-12),
     "native_layer_norm": lambda x: A.native_layer_norm(x, [6], None, None, 1e-12)[0],
     "group_norm": lambda x: A.group_norm(x, 2, *PER_CHANNEL, 1e-12),
     "native_group_norm": lambda x: A.native_group_norm(x, *PER_CHANNEL, 2, 4, 36, 2, 1e-12)[0],
-    "instance_norm": lambda x: A.instance_norm(x, *PER_CHANNEL, None, None, True, 0.1, 1e-12, False),
+    "_native_batch_norm_legit_no_training": lambda x: A._native_batch_norm_legit_no_training(
+        x, *PER_CHANNEL, *RUNNING, 0.1, 1e-12
+    )[0],
     "rms_norm": lambda x: A.rms_norm(x, [6], None, 1e-12),
     "_fused_rms_norm": lambda x: A._fused_rms_norm(x, [6], None, 1e-12)[0],
     # saturated
@@ -316,8 +302,6 @@ CALLS = {
     "rnn_tanh": lambda x: A.rnn_tanh(
         x[0].permute(1, 2, 0), torch.zeros(1, 6, 7).double(), RNN, True, 1, 0.0, True, False, False
     ),
-    "lstm_cell": lambda x: A.lstm_cell(x[0, 0, :, :4], [torch.zeros(6, 7).double()] * 2, *cell_once(4)),
-    "gru_cell": lambda x: A.gru_cell(x[0, 0, :, :4], torch.zeros(6, 7).double(), *cell_once(3)),
     "rnn_tanh_cell": lambda x: A.rnn_tanh_cell(x[0, 0, :, :4], torch.zeros(6, 7).double(), *RNN),
     "cross_entropy_loss": lambda x: A.cross_entropy_loss(x[0, 0], INDEX.repeat(2)),
     "binary_cross_entropy": lambda x: A.binary_cross_entropy(x.sigmoid(), Y.sigmoid()),
@@ -374,7 +358,26 @@ def pads(x, y):
     return [{"self": x, "pad": [1, 2], **value} for value in ({}, {"value": 0.0}, {"value": 1.0})]
 
 
+def batch_norms(x, y, mode="training", **more):
+    named = zip(("weight", "bias", "running_mean", "running_var"), PER_CHANNEL + RUNNING, strict=True)
+    fixed = {"input": x, **dict(named), "momentum": 0.1, "eps": 1e-12, **more}
+    return [{**fixed, mode: by_the_batch} for by_the_batch in (True, False)]
+
+
 VARIANTS = {
+    **dict.fromkeys(
+        [
+            "native_batch_norm",
+            "_native_batch_norm_legit",
+            "_native_batch_norm_legit_functional",
+            "cudnn_batch_norm",
+            "miopen_batch_norm",
+        ],
+        batch_norms,
+    ),
+    "batch_norm": lambda x, y: batch_norms(x, y, cudnn_enabled=False),
+    "_batch_norm_impl_index": lambda x, y: batch_norms(x, y, cudnn_enabled=False),
+    "instance_norm": lambda x, y: batch_norms(x, y, "use_input_stats", cudnn_enabled=False),
     "clamp": bounds,
     "clip": bounds,
     "clamp_min": lambda x, y: [{"self": x, "min": low} for low in (-0.5, 0.0, 0.5, Y)],

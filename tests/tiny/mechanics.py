@@ -179,11 +179,10 @@ class FrozenNorm(Tiny):
 
 
 class StandingStatistics(Tiny):
-    """A norm that keeps its module in eval mode is a norm in either mode, and keeps its mode."""
+    """A norm on running statistics, whatever the mode: an affine map that cancels nothing."""
 
     takes = (image(),)
-    expected = {"bn1.weight": "absorbed", "bn2.weight": "final"}
-    computes = False
+    expected = {"bn1.weight": "final", "bn2.weight": "final"}
 
     def __init__(self):
         super().__init__()
@@ -211,3 +210,37 @@ class OutputsInADict(Tiny):
     def forward(self, x):
         inner = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
         return {"logits": self.fc(F.relu(self.bn3(self.conv3(inner))).mean((2, 3))), "aside": {"inner": [inner]}}
+
+
+class KeptFrozen(Tiny):
+    """A model that keeps its norms on running statistics in train mode: maps that cancel nothing."""
+
+    takes = (image(),)
+    expected = {"bn1.weight": "final batch_norm", "bn2.weight": "final exact"}
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1, self.conv2, self.bn2 = conv(3, 6), nn.BatchNorm2d(6), conv(6, 6), nn.BatchNorm2d(6)
+        self.fc = nn.Linear(6, 5)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.bn1.eval()
+        self.bn2.eval()
+        return self
+
+    def forward(self, x):
+        x = self.bn1(self.conv1(x))
+        return self.fc(self.bn2(self.conv2(x)).mean((2, 3)))
+
+
+class OneKeptFrozen(KeptFrozen):
+    """A norm by the batch after a frozen one cancels it, and the constant that it adds."""
+
+    takes = (image(),)
+    expected = {"bn1.weight": "absorbed batch_norm", "bn2.weight": "final exact"}
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.bn2.train(mode)
+        return self
