@@ -120,9 +120,9 @@ def test_a_run_of_the_ablation_repeats_and_only_its_gammas_decay(encoder, senten
         main_gamma_weight_decay=200.0,
     )
     run = Run(arm="absorbed", last_init=None, gamma_weight_decay=200.0, seed=1)
-    _, gammas, batch = network(config, run, str(sentences))
-    assert gammas.counts == {"final": 1, "absorbed": 4}
-    assert len(batch["input_ids"]) == 8
+    _, analysis = network(config, run, str(sentences))
+    assert analysis.gammas.counts == {"final": 1, "absorbed": 4}
+    assert len(analysis.kwargs["input_ids"]) == 8
     first, second = (do_run(config, run, str(sentences)) for _ in range(2))
     assert {**first, "seconds": 0} == {**second, "seconds": 0}
     assert first["steps"] == 8

@@ -43,10 +43,12 @@ def nothing():
 
 
 SCRIPT = """
+import signal
 import time
 from common.workers import worker_pool
 from test_workers import nothing
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what was started in the background ignores it
     with worker_pool(2, nothing) as pool:
         print(pool.schedule(abs, args=(-1,)).result(), flush=True)
         waiting = [pool.schedule(time.sleep, args=(600,)) for _ in range(2)]
@@ -64,5 +66,6 @@ def test_processes_end_with_the_one_that_started_them(tmp_path, sign):
         workers = psutil.Process(run.pid).children(recursive=True)
         assert len(workers) >= 2
         run.send_signal(sign)
-        _, alive = psutil.wait_procs(workers, timeout=20)
+        _, alive = psutil.wait_procs(workers, timeout=60)
+        run.kill()
     assert not alive
