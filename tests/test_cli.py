@@ -122,6 +122,7 @@ def test_lock_and_check(gammareg, tmp_path):
     assert out == "decision changed: blocks.3.norm1.weight: decays -> does not decay\n"
 
 
+@pytest.mark.slow
 def test_check_for_programs(gammareg, tmp_path):
     path = str(tmp_path / "roles.lock.json")
     gammareg("inspect", SOURCE, "--lock", path)
@@ -136,6 +137,7 @@ def test_check_for_programs(gammareg, tmp_path):
     assert json.loads(out)["changes"] == ["decision changed: blocks.3.norm1.weight: decays -> does not decay"]
 
 
+@pytest.mark.slow
 def test_a_lock_of_a_folder_is_the_same_however_its_path_is_spelt(gammareg, tmp_path, monkeypatch):
     folder = tmp_path / "models" / "vit"
     folder.mkdir(parents=True)
@@ -156,6 +158,7 @@ def test_picture_beside_the_table(gammareg, tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_command_exports_once(gammareg, tmp_path, traced):
     words = ("--picture", str(tmp_path / "a.svg"), "--lock", str(tmp_path / "a.lock.json"))
     assert gammareg("inspect", SOURCE, *words)[0] == 0
@@ -164,6 +167,7 @@ def test_a_command_exports_once(gammareg, tmp_path, traced):
     assert (len(traced["export"]), traced["draft"], traced["copy"]) == (2, [], [])
 
 
+@pytest.mark.slow
 def test_verify_agrees(gammareg):
     status, out, err = gammareg("verify", SOURCE, "--sample")
     assert (status, err) == (0, "")
@@ -332,6 +336,7 @@ def test_version(gammareg):
     assert gammareg("--version") == (0, f"gammareg {hf_gammareg.__version__}\n", "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--help"], ["inspect", SOURCE], ["inspect", SOURCE, "--all", "--format", "json"]])
 def test_a_reader_that_goes_before_the_end_is_no_difference(words):
     reader, writer = os.pipe()

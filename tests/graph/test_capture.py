@@ -19,7 +19,7 @@ from tiny.honest import DataDependent, LayerDrop, LeavesTorch
 from torch import nn
 from torch.nn import functional as F
 
-from hf_gammareg import GammaRegError, find_gammas
+from hf_gammareg import GammaRegError, analyse, find_gammas
 
 
 class Restless(nn.Module):
@@ -175,6 +175,15 @@ def test_gradients_stay():
     before = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     find_gammas(model, NETWORKS[0].takes)
     assert all(torch.equal(parameter.grad, before[name]) for name, parameter in model.named_parameters())
+
+
+@pytest.mark.parametrize("network", [NETWORKS[0], DataDependent])
+def test_an_analysis_holds_the_models_own_parameters(network):
+    model = build(network)
+    held = analyse(model, network.takes).program.state_dict
+    parameters = dict(model.named_parameters())
+    assert parameters.keys() <= held.keys()
+    assert all(held[name] is parameter for name, parameter in parameters.items())
 
 
 def test_nothing_holds_the_model():

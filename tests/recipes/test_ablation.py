@@ -298,6 +298,7 @@ def test_runs_are_resumed_and_repeat(tiny, tmp_path, call):
     assert "found other ones" in error
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_costs_no_other(tiny, tmp_path):
     tiny.write_text(TINY.replace("epochs = 2", "epochs = 100"))
     config = read_config(tiny)[0]
@@ -420,6 +421,7 @@ def test_a_bad_network_name_is_one_clear_error():
         build(config, 10, 16)
 
 
+@pytest.mark.slow
 def test_the_network_is_the_same_in_every_arm_and_its_order_of_examples_too():
     """Arms without any strength are the same run: nothing but decay separates them."""
     config = replace(read_config("digits")[0], cifar_stem_width=4, train_examples=64, test_examples=40, epochs=1)

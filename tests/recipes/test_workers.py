@@ -11,6 +11,8 @@ import psutil
 import pytest
 from children import in_children
 
+pytestmark = pytest.mark.slow
+
 
 def model(source):
     """What a benchmark does with a model of this name."""

@@ -69,6 +69,7 @@ def test_all_others_move_it(measured):
     assert min(others.values()) >= MOVED, min(others, key=others.get)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network", [n for n in NETWORKS if n.computes and n.expected], ids=lambda n: n.__name__)
 def test_tiny_networks_agree(network):
     """Exact cancellations are exact, rough ones are not (measured 2e-3 at least), and every other role shows."""
@@ -82,6 +83,7 @@ def test_tiny_networks_agree(network):
             assert moved > 0.01, (gamma.name, moved)
 
 
+@pytest.mark.slow
 def test_enough_tiny_networks_hold_an_exact_cancellation():
     exact = [n for n in NETWORKS if n.computes and any(g.role == "absorbed" and g.exact for g in roles_of(n))]
     assert len(exact) > 20

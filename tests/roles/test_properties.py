@@ -143,6 +143,7 @@ class Respelled(TorchFunctionMode):
 SUMMING = [network for network in NETWORKS if network.__module__ in ("tiny.residual", "tiny.parallel")][:8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", SPELLED)
 def test_a_sum_is_a_sum_however_it_is_written(how):
     a, b = torch.randn(2, 3, 4), torch.randn(2, 3, 4)

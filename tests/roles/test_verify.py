@@ -87,6 +87,7 @@ def with_role(gammas, name, role, exact=False):
     return GammaMap(gammas=tuple(changed), source=gammas.source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [role for role in Role if role is not Role.UNKNOWN])
 def test_every_wrong_role_is_caught(residual, wrong):
     model, inputs, gammas = residual

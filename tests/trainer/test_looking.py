@@ -11,6 +11,8 @@ from hf_gammareg.trainer.looking import look
 from hf_gammareg.watch.history import HISTORY_NAME, read_history
 from hf_gammareg.watch.probe import ResidualProbe
 
+pytestmark = pytest.mark.slow
+
 
 def vit():
     torch.manual_seed(0)

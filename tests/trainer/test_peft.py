@@ -8,6 +8,8 @@ from hf_gammareg import GammaRegArguments, GammaRegTrainer, find_gammas
 from hf_gammareg.model.names import parameter_names
 from hf_gammareg.model.whole import unwrapped
 
+pytestmark = pytest.mark.slow
+
 peft = pytest.importorskip("peft")
 
 SIZES = {"vocab_size": 20, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}

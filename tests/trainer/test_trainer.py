@@ -100,7 +100,6 @@ def test_a_resnets_shortcut_and_trunk_leave_the_decay(tmp_path):
     assert decays - gammas == set(Trainer.get_decay_parameter_names(ours, ours.model)) - gammas
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("build", [vit, resnet])
 def test_policy_trainer_trains_bit_for_bit_as_trainer(build, tmp_path):
     data = images(size=8 if build is vit else 32)
@@ -245,7 +244,6 @@ class Branching(ViTForImageClassification):
         return nn.functional.cross_entropy(logits, labels), logits
 
 
-@pytest.mark.slow
 def test_a_model_that_does_not_export_says_where_its_roles_are_from(tmp_path, capsys):
     ours = trainer(tmp_path, Branching(vit().config))
     ours.train()
@@ -293,7 +291,6 @@ def muon_factory():
     return lambda model, lr: torch.optim.SGD(model.parameters(), lr=lr)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("optim", ["adafactor", "sgd", "rmsprop", "adagrad"])
 def test_other_optimizers_of_the_trainer(optim, tmp_path, caplog):
     ours = trainer(tmp_path, optim=optim)
@@ -308,7 +305,6 @@ def test_an_optimizer_factory_is_named(tmp_path, caplog):
     assert "SGD (optim=" in caplog.text
 
 
-@pytest.mark.slow
 def test_resumes_as_if_it_had_not_stopped(tmp_path):
     options = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2, "gamma_weight_decay": 0.3}
     whole = trainer(tmp_path / "whole", **options)
@@ -321,7 +317,6 @@ def test_resumes_as_if_it_had_not_stopped(tmp_path):
     assert names[0] == names[1]
 
 
-@pytest.mark.slow
 def test_loads_the_best_model_at_the_end(tmp_path):
     options = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "max_steps": 3}
     ours = trainer(tmp_path, **options, load_best_model_at_end=True, learning_rate=1.0, init={"eval_dataset": images()})
@@ -335,7 +330,6 @@ class GammaRegSeq2SeqTrainer(GammaRegTrainerMixin, Seq2SeqTrainer):
     pass
 
 
-@pytest.mark.slow
 def test_as_a_mixin_of_seq2seq_trainer(tmp_path):
     sizes = {"vocab_size": 20, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2}
     model = T5ForConditionalGeneration(T5Config(**sizes, decoder_start_token_id=0))
@@ -356,7 +350,6 @@ def test_a_causal_language_model(tmp_path):
     assert ours.gammas.counts == {"final": 1, "last": 4}
 
 
-@pytest.mark.slow
 def test_model_init_makes_the_roles_anew(tmp_path):
     depths = iter([1, 2, 3])
 
@@ -392,7 +385,6 @@ class NoisyImages(torch.utils.data.Dataset):
         return {"pixel_values": torch.randn(3, 8, 8) + noise, "labels": index % 3}
 
 
-@pytest.mark.slow
 def test_looking_at_examples_changes_no_run(tmp_path):
     states, losses = [], []
     for cls, policy in ((GammaRegTrainer, {"gamma_policy": "trainer"}), (Trainer, {})):

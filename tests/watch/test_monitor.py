@@ -1,10 +1,12 @@
 """The monitor: its numbers against those computed another way, and a run that is the same with it and without."""
 
+import gc
 import json
 import math
 import random
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from hf_gammareg import (
     GammaRegArguments,
     GammaRegError,
     GammaRegTrainer,
+    analyse,
     find_gammas,
 )
 from hf_gammareg.model.names import parameter_names
@@ -334,6 +337,23 @@ def test_the_probe_sees_the_weights_as_they_are_now():
     nn.init.zeros_(model.blocks[1].bn2.weight)
     nn.init.zeros_(model.blocks[1].bn2.bias)
     assert probe.measure()[1].ratio == 0.0
+
+
+def test_a_probe_by_an_analysis_traces_nothing_again_and_holds_no_parameters(traced):
+    model = net(dropout=0.5)
+    expected = ResidualProbe(model, pixels()).measure()
+    analysis = analyse(model, pixels())
+    for kind in traced.values():
+        kind.clear()
+    probe = ResidualProbe(model, analysis)
+    assert probe.measure() == expected
+    assert traced == {"export": [], "draft": [], "copy": []}
+    held = weakref.ref(model.norm.weight)
+    model.norm.weight = nn.Parameter(model.norm.weight.detach().clone())
+    del analysis
+    gc.collect()
+    assert held() is None
+    assert probe.measure() == expected
 
 
 class Bounded(nn.Module):
