@@ -69,9 +69,7 @@ def param_groups(
         warn(doubt)
     if groups is None:
         groups = [p for p in model.parameters() if p.requires_grad]
-    return place_gammas(
-        as_groups(groups), model, decays, weight_decay=weight_decay, gamma_weight_decay=gamma_weight_decay
-    )
+    return place_gammas(groups, model, decays, weight_decay=weight_decay, gamma_weight_decay=gamma_weight_decay)
 
 
 def as_groups(made: Iterable[Any]) -> list[Group]:
@@ -97,7 +95,7 @@ def _read(group: Mapping[str, Any]) -> Group:
 
 
 def place_gammas(
-    groups: Iterable[Mapping[str, Any]],
+    groups: Iterable[Any],
     model: nn.Module,
     decays: Mapping[str, bool],
     *,

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from hf_gammareg.graph.nodes import Graph, Node
+from hf_gammareg.graph.rewrite import fresh
 from hf_gammareg.graph.rows import SUMS, Effect, Layout
 from hf_gammareg.roles.scale import is_weight_layer
 
@@ -322,7 +323,7 @@ def _is_zero(node: Node) -> bool:
     """Whether it holds fresh zeros: the first state of a recurrence."""
     while node.effect(Effect.VIEW) and len(node.inputs) == 1:
         node = node.inputs[0]
-    return node.op in ("zeros", "zeros_like", "new_zeros")
+    return fresh(node)
 
 
 def _size(node: Node) -> int:

@@ -145,7 +145,8 @@ class GammaRegTrainerMixin(_Base):
         given, make = self.lr_scheduler, partial(super().create_scheduler, *args, **kwargs)
         scheduler = make()
         if self._policy_applied and given is None and self.is_world_process_zero():
-            names = [gamma.name for gamma in self.gammas if gamma.trainable and self.gamma_decays[gamma.name]]
+            decays = self.gamma_decays
+            names = [gamma.name for gamma in self.gammas if gamma.trainable and decays[gamma.name]]
             asked = {"optimizer": None} | arguments(make)
             optimizer = self.optimizer if asked["optimizer"] is None else asked["optimizer"]
             tell_budget(optimizer, scheduler, asked["num_training_steps"], names, self._report_path)
