@@ -41,6 +41,8 @@ class Replay:
                 f"Expected a model whose ops in place torch.export can write as others, found one where it can't "
                 f"({error}). Look at the roles of its gammas without running it."
             ) from error
+        if "eval mode" in source:
+            _train(program.graph)
         self.graph: Graph = read(program, model, source)
         self.steps: list[fx.Node] = [node for node in program.graph.nodes if node.op == "call_function"]
         """The ops in the order in which they run."""
@@ -101,6 +103,14 @@ class Replay:
             yield step.name, values
             for name in done.get(step.name, ()):
                 del values[name]
+
+
+def _train(graph: fx.Graph) -> None:
+    """Let batch norms normalise by their batch's statistics, as in training, in a program that was had in eval mode."""
+    for node in graph.nodes:
+        if node.target is torch.ops.aten._native_batch_norm_legit_no_training.default:
+            node.target = torch.ops.aten._native_batch_norm_legit.no_stats
+            node.args = (*node.args[:3], True, *node.args[5:])
 
 
 def call(step: fx.Node, values: Mapping[str, Any]) -> Any:

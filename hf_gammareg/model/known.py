@@ -119,7 +119,7 @@ class KnownIntegers(TorchFunctionMode):
 
         def enter(leaf: Any) -> Any:
             if isinstance(leaf, Tensor) and _is_known(leaf):
-                return torch.zeros(leaf.shape, dtype=leaf.dtype, device=self.device)
+                return torch.tensor(_computed(Tensor.tolist, (leaf,), {}), dtype=leaf.dtype, device=self.device)
             if (
                 leaf == torch.device("cpu")
                 if isinstance(leaf, torch.device)

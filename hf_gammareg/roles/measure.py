@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.graph.nodes import Node
 from hf_gammareg.graph.replay import Replay, call, double
 from hf_gammareg.graph.rows import Effect
 from hf_gammareg.model.names import parameter_names, place
 from hf_gammareg.model.values import state
 from hf_gammareg.roles.find import Analysis, analyse
 from hf_gammareg.roles.gammas import Gamma, GammaMap, Role
-from hf_gammareg.roles.residual import Ancestry, Sum, find_sums
-from hf_gammareg.roles.walk import decided_later
+from hf_gammareg.roles.meeting import CARRIES, FACTORS, Meetings, first, power, same, scaled
 
-FACTORS = (2.0**8, 2.0**14)
-"""Two large factors: past them GELU and SiLU are ReLU, sigmoid is a step, and biases do not count."""
-CARRIES = 0.3
-"""A value whose size grows as c to a power above this carries the factor."""
 TINY = 0.01
 """A parameter all below this (a LayerScale that starts at 1e-6) would hide what comes through it, and is drawn anew."""
 TOLERANCE = 1e-4
@@ -37,11 +30,12 @@ class Measurement:
     """What scaling one gamma did."""
 
     name: str
-    role: Role
-    """What the analysis of the graph says."""
+    role: Role | None
+    """What the analysis of the graph says; None where it knows no gamma of this name."""
     measured: str
     """Where the factor arrived: `skip`, `output` (or something that saturates on the way there, after all that could
-    decide otherwise: a pooler's tanh), `branch`, `cancelled`, `saturated`, or `nowhere`."""
+    decide otherwise: a pooler's tanh), `branch`, `cancelled`, `saturated`, or `nowhere`. Of a parameter that is said to
+    be no gamma: `gain`."""
     agrees: bool
     moved: float | None
     """For `absorbed` and `exact` gammas: largest change of an output in units of its spread when doubled."""
@@ -78,9 +72,11 @@ def verify(
 
     It runs in double precision and train mode, on the values of `example_inputs`, with dropout and stochastic
     depth off, on copies of the parameters, the affine ones drawn anew (a gamma that starts at 0 shows nothing). Each
-    gamma is multiplied by
-    two large factors: a value whose size grows with them carries the factor. At a residual sum where only some sides
-    grow the walk stops and says which; the analysis of the graph has no part in it but which add is one.
+    gamma is multiplied by two large factors: a value whose size grows with them carries the factor. Where it is added
+    to an activation that doesn't, the values alone say which side is the stream (`hf_gammareg.roles.meeting`); where
+    it ends, what it ended in is run on multiplied values. A parameter that multiplies what has the same size whatever
+    the weights before it is a gain: there must be a gamma of its name. The roles' own sums and sites have no part in
+    it.
 
     >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8))
     >>> [(m.name, str(m.role), m.measured, m.agrees) for m in verify(model, torch.randn(2, 3, 8, 8))]
@@ -91,12 +87,13 @@ def verify(
         example_inputs: see `find_gammas`; with values, not zeros.
         analysis: of this model, if it is at hand; default: `analyse(model, example_inputs)`.
         gammas: roles to check; default: those of the analysis.
-        names: gammas to check; default: all (`sample` picks one of each kind).
+        names: gammas to check; default: all (`sample` picks one of each kind), and that no other parameter is one.
         seed: of the drawn parameters.
         progress: wraps the list of names, for a progress bar.
 
     Returns:
-        One measurement for each gamma whose role is not `unknown`, in model order.
+        One measurement for each gamma whose role is not `unknown`, in model order, and one for each parameter that is
+        measured to be a gain and is no gamma.
 
     Raises:
         GammaRegError: if the model's parameters are on the meta device, or it cannot be traced.
@@ -110,14 +107,21 @@ def verify(
         analysis = analysis or analyse(model, example_inputs)
         gammas = analysis.gammas
     wanted = [g.name for g in gammas if g.role is not Role.UNKNOWN and (names is None or g.name in names)]
-    if not wanted:
-        return ()
     analysis = analysis or analyse(model, example_inputs)
+    if not wanted and (names is not None or analysis.program is None):
+        return ()
     if analysis.program is None:
         raise analysis.untraceable("to measure", "Pass inputs that reach its norms, or check its roles by hand.")
     replay = Replay(analysis.program, model, analysis.gammas.source)
     lab = _Lab(replay, _drawn(model, gammas, seed), _betas(model))
-    return tuple(lab.measure(gammas[name]) for name in progress(wanted))
+    found = [lab.measure(gammas[name]) for name in progress(wanted)]
+    if names is None:
+        others = _Lab(replay, _drawn(model, gammas, seed + 1), {}).values
+        denied = [
+            name for name in parameter_names(model).parameters if name in replay.parameters and name not in gammas
+        ]
+        found += [gain for name in denied if (gain := lab.gain(name, others))]
+    return tuple(found)
 
 
 def sample(gammas: GammaMap) -> tuple[str, ...]:
@@ -135,12 +139,7 @@ class _Lab:
         """Every value of the unchanged pass, by its name in the program."""
         for step in replay.steps:
             self.values[step.name] = call(step, self.values)
-        self.nodes: dict[str, Node] = {node.name: node for node in replay.graph.nodes if node.name}
-        sums, _ = find_sums(replay.graph, Ancestry(replay.graph))
-        self.decided_later = decided_later(replay.graph, sums)
-        self.sums: dict[str, Sum] = {
-            total.node.name: total for total in sums.values() if total.is_residual() and total.node.name
-        }
+        self.meetings = Meetings(replay, self.values)
 
     def measure(self, gamma: Gamma) -> Measurement:
         ends = self._follow(gamma)
@@ -155,6 +154,22 @@ class _Lab:
             where=ends.get(measured, ""),
         )
 
+    def gain(self, name: str, others: dict[str, Any]) -> Measurement | None:
+        """The measurement of a parameter that multiplies what has the same size under other parameters, if it does."""
+        for step in self._multiplied(name):
+            parts = [self._part(name, step, values) for values in (self.values, others)]
+            sizes = [part.pow(2).mean().item() for part in parts]
+            varied = all(
+                size > 0 and (part - part.mean()).abs().max() > CARRIES * size**0.5
+                for part, size in zip(parts, sizes, strict=True)
+            )
+            if varied and abs(sizes[0] - sizes[1]) <= TOLERANCE * sizes[0] and not same(parts[0], parts[1]):
+                node = self.meetings.nodes.get(step.name)
+                return Measurement(
+                    name=name, role=None, measured="gain", agrees=False, moved=None, where=node.module if node else ""
+                )
+        return None
+
     def _follow(self, gamma: Gamma) -> dict[str, str]:
         """Follow two large factors until each path ends: the ends, each with the module it is in."""
         lanes = tuple(self._scaled(gamma, factor) for factor in FACTORS)
@@ -167,27 +182,74 @@ class _Lab:
             touched = [node.name for node in step.all_input_nodes if node.name in powers]
             if not touched:
                 continue
-            node = self.nodes.get(step.name)
-            if total := self.sums.get(step.name):
-                sides = [side for side in total.operands if powers.get(side.name, 0.0) > CARRIES]
-                if 0 < len(sides) < len(total.operands):
-                    ends["skip" if total.skip in sides else "branch"] = total.node.module
-                if len(sides) < len(total.operands):
+            node = self.meetings.nodes.get(step.name)
+            module = node.module if node else ""
+            if seeds.isdisjoint(touched) and self.meetings.meet(step, touched):
+                skip = self.meetings.skip(step)
+                if skip:
+                    ends["skip" if skip in powers else "branch"] = module
                     continue
             first, second = (call(step, view) for view in views)
             leaves = 1 if node and node.effect(Effect.NORM) else None  # not the statistics beside the output
-            power = _power(first, second, leaves)
-            if abs(power) >= CARRIES or not seeds.isdisjoint(touched):
-                powers[step.name] = power
+            grown = power(first, second, leaves)
+            if abs(grown) >= CARRIES or not seeds.isdisjoint(touched):
+                powers[step.name] = grown
                 lanes[0][step.name], lanes[1][step.name] = first, second
-            elif node and node.tensor and not node.effect(Effect.VIEW) and _carried(touched, powers):
-                cancels = node.effect(Effect.NORM, Effect.QUOTIENT, Effect.PRODUCT)
-                squashed = "saturated" if self.decided_later[node.index] else "output"
-                ends.setdefault("cancelled" if cancels else squashed, node.module)
+            elif end := self._end(step, powers, lanes[0], leaves):
+                ends.setdefault(end, module)
         for output in self.replay.outputs:
-            if powers.get(output.name, 0.0) > CARRIES:
+            if powers.get(output.name, 0.0) > CARRIES or self._divided(gamma, output.name):
                 ends["output"] = output.module
         return ends
+
+    def _divided(self, gamma: Gamma, output: str) -> bool:
+        """Whether an output grows as a gamma that is used a second time becomes small: it is divided by it."""
+        held = set(self.replay.parameters.get(gamma.name, ()))
+        if sum(not held.isdisjoint(node.name for node in step.all_input_nodes) for step in self.replay.steps) < 2:
+            return False
+        return power(*(self._with(gamma, 1 / factor).get(output) for factor in FACTORS)) > CARRIES
+
+    def _end(
+        self, step: fx.Node, powers: Mapping[str, float], lane: Mapping[str, Any], leaves: int | None
+    ) -> str | None:
+        """How a factor ends in an op: `cancelled`, where its operands can be multiplied and nothing happens."""
+        touched = [node.name for node in step.all_input_nodes if node.name in powers]
+        before = self.values[step.name]
+        noise = {name: _noisy(self.values[name], lane[name]) for name in touched}
+        if same(before, call(step, ChainMap(noise, self.values)), leaves):
+            return None  # it reads their shape, or of what they hold another part
+        twice = {name: scaled(self.values[name], 2.0 ** (round(4 * powers[name]) / 4)) for name in touched}
+        floating = isinstance(before, torch.Tensor) and not before.is_floating_point()
+        if not floating and same(before, call(step, ChainMap(twice, self.values)), leaves):
+            return "cancelled"
+        return "saturated" if self.meetings.settled_after(step.name) else "output"
+
+    def _multiplied(self, name: str) -> list[fx.Node]:
+        """Where a parameter, or what is made of parameters alone, meets activations other than in a weight layer."""
+        made, found = set(self.replay.parameters[name]), []
+        for step in self.replay.steps:
+            if made.isdisjoint(node.name for node in step.all_input_nodes):
+                continue
+            if step.name not in self.meetings.live:
+                made.add(step.name)
+            elif not self.meetings.effect(step.name, Effect.MIX):
+                found.append(step)
+        return found
+
+    def _part(self, name: str, at: fx.Node, values: dict[str, Any]) -> torch.Tensor:
+        """What a parameter multiplies in an op: what changes in it as the parameter goes from 0 to 1."""
+        ends = []
+        for number in (0.0, 1.0):
+            lane = {held: torch.full_like(values[held], number) for held in self.replay.parameters[name]}
+            view = ChainMap(lane, values)
+            for step in self.replay.steps:
+                touched = any(node.name in lane for node in step.all_input_nodes)
+                if touched and (step is at or step.name not in self.meetings.live):
+                    lane[step.name] = call(step, view)
+                if step is at:
+                    break
+            ends.append(first(lane[at.name]))
+        return ends[1] - ends[0]
 
     def _scaled(self, gamma: Gamma, factor: float) -> dict[str, Any]:
         """The values that hold a gamma and its beta, multiplied."""
@@ -198,13 +260,18 @@ class _Lab:
                 scaled[held] = (self.values[held] + shift) * factor - shift
         return scaled
 
-    def _moved(self, gamma: Gamma) -> float:
-        """Largest change of an output, in units of its spread, when the gamma and its beta are doubled."""
-        after = self._scaled(gamma, 2.0)
+    def _with(self, gamma: Gamma, factor: float) -> dict[str, Any]:
+        """The values that are others where a gamma and its beta are multiplied."""
+        after = self._scaled(gamma, factor)
         now = ChainMap(after, self.values)
         for step in self.replay.steps:
             if any(node.name in after for node in step.all_input_nodes):
                 after[step.name] = call(step, now)
+        return after
+
+    def _moved(self, gamma: Gamma) -> float:
+        """Largest change of an output, in units of its spread, when the gamma and its beta are doubled."""
+        after = self._with(gamma, 2.0)
         changes = [0.0]
         for output in self.replay.outputs:
             before, moved = self.values.get(output.name), after.get(output.name)
@@ -214,21 +281,16 @@ class _Lab:
         return max(changes)
 
 
-def _carried(names: Iterable[str], powers: Mapping[str, float]) -> bool:
-    return any(abs(powers[name]) > CARRIES for name in names)
+def _noisy(value: Any, scaled: Any) -> Any:
+    """A value with other numbers where another differs from it."""
 
+    def changed(a: Any, b: Any) -> Any:
+        if not isinstance(a, torch.Tensor) or not a.is_floating_point():
+            return a
+        noise = torch.rand(a.shape, generator=torch.Generator().manual_seed(0), dtype=a.dtype).to(a.device) - 0.5
+        return torch.where(a == b, a, -a + noise * a.abs().mean())
 
-def _power(first: Any, second: Any, leaves: int | None) -> float:
-    """The power of c that a value grows with, from one under each factor; of a tuple the first few count."""
-    powers = [0.0]
-    lanes = (torch.utils._pytree.tree_leaves(value)[:leaves] for value in (first, second))
-    for small, large in zip(*lanes, strict=True):
-        if isinstance(small, torch.Tensor) and (small.is_floating_point() or small.is_complex()):
-            finite = small.isfinite() & large.isfinite()
-            sizes = [value[finite].abs().double().pow(2).sum().sqrt().item() for value in (small, large)]
-            if min(sizes) > 0:
-                powers.append(math.log(sizes[1] / sizes[0]) / math.log(FACTORS[1] / FACTORS[0]))
-    return max(powers, key=abs)
+    return torch.utils._pytree.tree_map(changed, value, scaled)
 
 
 def _drawn(model: nn.Module, gammas: GammaMap, seed: int) -> dict[str, torch.Tensor]:
