@@ -2,5 +2,6 @@
 
 In import order: `config` (what is fixed beforehand), `arms` (which gammas decay, and which runs that makes), `measures`
 (what is looked at during a run), `images` and `sentences` (one run), `runs` (all of them, side by side, resumed),
-`statistics` (paired differences and verdicts), `tables`, `plots` and `results` (what is told of them).
+`statistics` (paired differences and verdicts), `comparisons` (those that count, corrected for their number), `tables`,
+`plots`, `results` and `card` (what is told of them).
 """

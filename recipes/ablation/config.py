@@ -17,7 +17,7 @@ class Ablation:
 
     title: str
     task: str
-    """`images` or `sentences`."""
+    """`images`, `sentences` or `bytes`."""
     seeds: list[int]
     """Of the new weights and of the order of the examples: the same ones in every arm."""
     gamma_weight_decays: list[float]
@@ -26,6 +26,8 @@ class Ablation:
     """The strength that the verdicts are about."""
     last_inits: list[float] = field(default_factory=list)
     """What the gains of role `last` start at; the verdicts are about the first. Empty: they stay as they are made."""
+    arms: list[str] = field(default_factory=list)
+    """Keys of `arms.ARMS`; empty: the usual ones."""
     comparisons: list[str] = field(default_factory=list)
     """Pairs of arms, such as `guidelines - none`, whose differences count; named before the first run."""
     measurements: int = 5
@@ -68,7 +70,7 @@ class Ablation:
             for option in fields(self)
             if not _is_of(getattr(self, option.name), option.type)
         ]
-        if self.task not in ("images", "sentences"):
+        if self.task not in ("images", "sentences", "bytes"):
             problems.append(f"task={self.task!r}")
         if not problems:
             if self.main_gamma_weight_decay not in self.gamma_weight_decays:

@@ -20,9 +20,11 @@ COLOURS = {
     "guidelines": "#0B7A3B",
     "complement": "#B2182B",
     "all": "#777777",
+    "iwd": "#8C510A",
+    "qwen3_next": "#5E3C99",
 }
-LINES = {"guidelines": "--", "complement": "--", "all": ":"}
-MARKERS = {"guidelines": "s", "complement": "s", "all": "D"}
+LINES = {"guidelines": "--", "complement": "--", "all": ":", "iwd": "-.", "qwen3_next": "-."}
+MARKERS = {"guidelines": "s", "complement": "s", "all": "D", "iwd": "^", "qwen3_next": "v"}
 OVERVIEW, SIZES, DEPTH = "overview.png", "gammas.png", "branch_to_skip.png"
 
 
@@ -78,7 +80,7 @@ def _overview(results: Results) -> Figure:
 
 def _label(results: Results, arm: str) -> str:
     """The arm, and the policies that are the same here."""
-    also = [other for other in WHOLE if results.network.same_as[other] == arm and other != arm]
+    also = [other for other in WHOLE if results.network.same_as.get(other) == arm and other != arm]
     return " = ".join([f"only {arm}" if arm in list(Role) else arm, *also])
 
 
