@@ -36,21 +36,23 @@ class Ablation:
     """Test examples on which the variances at residual sums are measured."""
 
     dataset: str
-    """`digits`, or a data set's name on the Hub."""
+    """`digits`, `python` (the source of its standard library), or a data set's name on the Hub."""
     train_examples: int | None = None
     """Train on so many, the same ones in every run; default: all."""
     test_examples: int | None = None
     image_size: int | None = None
     """Side in pixels that images are resized to; default: as they are."""
+    context: int = 64
+    """Bytes that a language model sees at once."""
     shift: int = 0
     """Training images are shifted by up to so many pixels each way."""
     flip: bool = False
     """Half of the training images are mirrored."""
 
     model: str
-    """timm's name, or for sentences a Hub id or a folder."""
+    """timm's name; for sentences a Hub id or a folder; for bytes a model type of transformers."""
     model_options: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of `timm.create_model`."""
+    """Further arguments of `timm.create_model`, or fields of the model type's configuration."""
     cifar_stem_width: int | None = None
     """For timm's ResNets: a 3x3 convolution to so many channels, no pooling, stages of 1, 2, 4 and 8 times that."""
 

@@ -124,6 +124,10 @@ def _look(config: Ablation, arms: list[str], data_dir: str | None) -> Network:
         from ablation import images
 
         model, analysis = images.prepare(config, first, images.images_of(config, data_dir))
+    elif config.task == "bytes":
+        from ablation import gpt
+
+        model, analysis = gpt.prepare(config, first, gpt.text_of(config))
     else:
         from ablation import sentences
 
@@ -210,6 +214,8 @@ def do_run(config: Ablation, run: Run, data_dir: str | None = None, device: str 
     train: Callable[..., dict[str, Any]]
     if config.task == "images":
         from ablation.images import train
+    elif config.task == "bytes":
+        from ablation.gpt import train
     else:
         from ablation.sentences import train
     threads = torch.get_num_threads()
