@@ -38,6 +38,7 @@ pytestmark = pytest.mark.usefixtures("same_verbosity")
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "gamma_ablation.py"
 KEPT = sorted(path.parent for path in (ROOT / "model_cards").glob(f"*/{RUNS_NAME}"))
+BEGUN = sorted(path.parent for path in (ROOT / "recipes" / "ablation" / "begun").glob(f"*/{RUNS_NAME}"))
 TINY = """
 title = "A tiny ViT on a few digits"
 task = "images"
@@ -443,6 +444,9 @@ def test_bad_results_are_one_clear_error(tmp_path, call):
 def test_every_number_in_cards_and_readme_follows_from_the_runs(call):
     status, said, _ = call("report", *KEPT, "--readme", ROOT / "model_cards" / "README.md", "--check")
     assert (status, said) == (0, f"{len(KEPT) + 1} of {len(KEPT) + 1} texts are what the runs say\n")
+    status, said, _ = call("report", *BEGUN, "--check")
+    assert (status, said) == (0, f"{len(BEGUN)} of {len(BEGUN)} texts are what the runs say\n")
+    assert all("**unfinished: " in (folder / "README.md").read_text() for folder in BEGUN)
 
 
 def test_a_number_that_does_not_follow_is_found(tmp_path, call):
