@@ -20,9 +20,10 @@ import common.passive_threads  # noqa: F401  # isort: skip
 
 import typer
 from ablation.arms import runs
+from ablation.card import card_text
 from ablation.config import CONFIG_NAME, read_config
 from ablation.plots import plot_all
-from ablation.results import against, card_text, headline, read_results, with_headline, write_or_compare
+from ablation.results import against, headline, read_results, with_headline, write_or_compare
 from ablation.runs import RUNS_NAME, be_quiet, do_run, do_runs, read_network, read_runs, start
 from ablation.tables import role_table
 from common.launch import run as run_recipe
@@ -89,7 +90,7 @@ def report(
     check: Annotated[bool, typer.Option(help="Write nothing; status 1 if a text is not what the runs say.")] = False,
 ) -> None:
     """Write cards and plots, and a README's table, from the JSON lines alone."""
-    texts = {folder / "README.md": card_text(read_results(folder), folder.name) for folder in folders}
+    texts = {folder / "README.md": card_text(read_results(folder), folder) for folder in folders}
     if readme is not None:
         texts[readme] = with_headline(readme.read_text(encoding="utf-8"), headline(folders, readme.parent))
     wrong = [str(path) for path, text in texts.items() if not write_or_compare(path, text, check)]
@@ -113,7 +114,7 @@ def rerun(
     be_quiet()
     config, _ = read_config(folder / CONFIG_NAME)
     kept = read_runs(folder / RUNS_NAME).get(name)
-    one = next((one for one in runs(config, read_network(folder).arms) if one.name == name), None)
+    one = next((one for one in runs(config, read_network(folder, config).arms) if one.name == name), None)
     if kept is None or one is None:
         raise GammaRegError(f"Expected the name of a run in {str(folder / RUNS_NAME)!r}, found {name!r}.")
     now = do_run(config, one, data_dir, device)

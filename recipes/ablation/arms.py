@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ablation.config import Ablation
-from hf_gammareg import GammaMap, Role
+from hf_gammareg import GammaMap, GammaRegError, Role
 from hf_gammareg.decay.policy import find_rule
+from hf_gammareg.errors import some
 
 BASELINE = "none"
 PROTECTED = (Role.SHORTCUT, Role.TRUNK, Role.FINAL, Role.GATE, Role.UNKNOWN)
@@ -19,13 +20,19 @@ ARMS: dict[str, str] = {
     "shortcut": "shortcut",
     "trunk": "trunk",
     "final": "final",
+    "gate": "gate",
     "guidelines": "guidelines",
     "complement": ",".join(PROTECTED),
     "all": "all",
+    "iwd": "iwd",
+    "qwen3_next": "qwen3_next",
 }
 """By arm the policy that says which gammas decay. `complement`: those that `guidelines` leaves alone, and no others."""
 
-WHOLE = ("guidelines", "complement", "all")
+USUAL = (BASELINE, "last", "absorbed", "shortcut", "trunk", "final", "guidelines", "complement", "all")
+"""The arms of a configuration that names none."""
+
+WHOLE = ("guidelines", "complement", "all", "iwd", "qwen3_next")
 """The arms that are about more than one role."""
 
 
@@ -54,23 +61,42 @@ class Run:
         return asdict(self)
 
 
+def named(config: Ablation) -> list[str]:
+    """The arms of a configuration, in the order of `ARMS`.
+
+    Raises:
+        GammaRegError: if one is unknown, `none` or `guidelines` is missing, or a comparison is not of two of them.
+    """
+    given = config.arms or USUAL
+    wrong = [arm for arm in given if arm not in ARMS] + [arm for arm in (BASELINE, "guidelines") if arm not in given]
+    for pair in config.comparisons:
+        first, minus, other = pair.partition(" - ")
+        wrong += [] if minus and first != other and {first, other} <= set(given) else [pair]
+    if wrong:
+        raise GammaRegError(
+            f"Expected arms of {some(ARMS, len(ARMS))}, none and guidelines among them, and comparisons 'one - other' "
+            f"of two of them, found a fault in {some(wrong)}. Correct `arms` and `comparisons` in the settings."
+        )
+    return [arm for arm in ARMS if arm in given]
+
+
 def members(gammas: GammaMap, arm: str) -> frozenset[str]:
     """Names of the gammas that decay in an arm."""
     return frozenset(find_rule(ARMS[arm])(gammas, None))  # type: ignore[arg-type]  # these rules look at roles only
 
 
-def representatives(gammas: GammaMap) -> dict[str, str]:
+def representatives(gammas: GammaMap, arms: Iterable[str]) -> dict[str, str]:
     """For each arm the first one in which the same gammas decay: runs of both would be the same, bit for bit.
 
     >>> from torch import nn, zeros
     >>> from hf_gammareg import find_gammas
     >>> model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2))
-    >>> found = representatives(find_gammas(model, zeros(2, 4)))
+    >>> found = representatives(find_gammas(model, zeros(2, 4)), USUAL)
     >>> found["final"], found["last"], found["guidelines"], found["complement"], found["all"]
     ('final', 'none', 'none', 'final', 'final')
     """
     first: dict[frozenset[str], str] = {}
-    return {arm: first.setdefault(members(gammas, arm), arm) for arm in ARMS}
+    return {arm: first.setdefault(members(gammas, arm), arm) for arm in arms}
 
 
 def cells(config: Ablation) -> list[tuple[float | None, float]]:

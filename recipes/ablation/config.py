@@ -17,7 +17,7 @@ class Ablation:
 
     title: str
     task: str
-    """`images` or `sentences`."""
+    """`images`, `sentences` or `bytes`."""
     seeds: list[int]
     """Of the new weights and of the order of the examples: the same ones in every arm."""
     gamma_weight_decays: list[float]
@@ -26,6 +26,8 @@ class Ablation:
     """The strength that the verdicts are about."""
     last_inits: list[float] = field(default_factory=list)
     """What the gains of role `last` start at; the verdicts are about the first. Empty: they stay as they are made."""
+    arms: list[str] = field(default_factory=list)
+    """Keys of `arms.ARMS`; empty: the usual ones."""
     comparisons: list[str] = field(default_factory=list)
     """Pairs of arms, such as `guidelines - none`, whose differences count; named before the first run."""
     measurements: int = 5
@@ -34,21 +36,23 @@ class Ablation:
     """Test examples on which the variances at residual sums are measured."""
 
     dataset: str
-    """`digits`, or a data set's name on the Hub."""
+    """`digits`, `python` (the source of its standard library), or a data set's name on the Hub."""
     train_examples: int | None = None
     """Train on so many, the same ones in every run; default: all."""
     test_examples: int | None = None
     image_size: int | None = None
     """Side in pixels that images are resized to; default: as they are."""
+    context: int = 64
+    """Bytes that a language model sees at once."""
     shift: int = 0
     """Training images are shifted by up to so many pixels each way."""
     flip: bool = False
     """Half of the training images are mirrored."""
 
     model: str
-    """timm's name, or for sentences a Hub id or a folder."""
+    """timm's name; for sentences a Hub id or a folder; for bytes a model type of transformers."""
     model_options: dict[str, Any] = field(default_factory=dict)
-    """Further arguments of `timm.create_model`."""
+    """Further arguments of `timm.create_model`, or fields of the model type's configuration."""
     cifar_stem_width: int | None = None
     """For timm's ResNets: a 3x3 convolution to so many channels, no pooling, stages of 1, 2, 4 and 8 times that."""
 
@@ -68,7 +72,7 @@ class Ablation:
             for option in fields(self)
             if not _is_of(getattr(self, option.name), option.type)
         ]
-        if self.task not in ("images", "sentences"):
+        if self.task not in ("images", "sentences", "bytes"):
             problems.append(f"task={self.task!r}")
         if not problems:
             if self.main_gamma_weight_decay not in self.gamma_weight_decays:

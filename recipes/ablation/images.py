@@ -1,4 +1,4 @@
-"""One run on images: a timm model with new weights, in a plain loop."""
+"""One run on images: a timm model with new weights."""
 
 import functools
 from dataclasses import dataclass
@@ -10,13 +10,11 @@ from common.images import DataArguments, load_image_data
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 from torchvision.transforms import v2
-from transformers import get_cosine_schedule_with_warmup
 
-from ablation.arms import ARMS, Run
+from ablation.arms import Run
 from ablation.config import Ablation
-from ablation.measures import Looker
-from hf_gammareg import Analysis, GammaRegError, Role, analyse, decay_budget
-from hf_gammareg.timm import create_optimizer_v2
+from ablation.loop import fit, score
+from hf_gammareg import Analysis, GammaRegError, Role, analyse
 
 SAMPLE_SEED = 0
 """Draws the subset of examples: the same one in every run."""
@@ -111,44 +109,14 @@ def train(config: Ablation, run: Run, data_dir: str | None = None, device: str =
     """
     data = images_of(config, data_dir)
     model, analysis = prepare(config, run, data, device)
-    gammas = analysis.gammas
-    optimizer = create_optimizer_v2(
-        model,
-        config.optimizer,
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        policy=ARMS[run.arm],
-        gamma_weight_decay=run.gamma_weight_decay,
-        gammas=gammas,
-    )
-    per_epoch = len(data.train) // config.batch_size
-    steps = per_epoch * config.epochs
-    scheduler = get_cosine_schedule_with_warmup(optimizer, round(per_epoch * config.warmup_epochs), steps)
-    budget = decay_budget(optimizer, scheduler, steps, names=gammas.names)
-    looker = Looker(model, analysis, steps, config.measurements)
-    generator = torch.Generator().manual_seed(run.seed)
-    looker.look(0)
-    losses: list[Tensor] = []
-    for step in range(steps):
-        if step % per_epoch == 0:
-            order, losses = torch.randperm(len(data.train), generator=generator), []
-        chosen = order[step % per_epoch * config.batch_size :][: config.batch_size]
-        pixels = augmented(data.train[chosen], config.shift, config.flip, generator).to(device)
-        model.train()
-        loss = cross_entropy(model(pixels), data.train_labels[chosen].to(device))
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad()
-        losses.append(loss.detach())
-        looker.look(step + 1)
-    return {
-        **evaluate(model, data, device),
-        "train_loss": torch.stack(losses).mean().item(),
-        "steps": steps,
-        "decay_alone": budget.factor,
-        "history": looker.columns(),
-    }
+
+    def loss_of(chosen: Tensor, generator: torch.Generator) -> Tensor:
+        pixels = augmented(data.train[chosen], config.shift, config.flip, generator)
+        return cross_entropy(model(pixels.to(device)), data.train_labels[chosen].to(device))
+
+    found = fit(config, run, model, analysis, len(data.train), loss_of)
+    batches = zip(data.test.split(500), data.test_labels.split(500), strict=True)
+    return {**score(model, batches, lambda pixels: model(pixels.to(device))), **found}
 
 
 def augmented(pixels: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:
@@ -165,15 +133,3 @@ def augmented(pixels: Tensor, shift: int, flip: bool, generator: torch.Generator
         channels = torch.arange(pixels.shape[1])[None, :, None, None]
         pixels = pad(pixels, (shift,) * 4)[examples, channels, rows, columns]
     return pixels
-
-
-@torch.no_grad()
-def evaluate(model: nn.Module, data: Images, device: str) -> dict[str, float]:
-    """Accuracy and mean loss on the test images."""
-    model.eval()
-    hits, losses = 0, []
-    for pixels, labels in zip(data.test.split(500), data.test_labels.split(500), strict=True):
-        logits = model(pixels.to(device)).float().cpu()
-        hits += int((logits.argmax(-1) == labels).sum())
-        losses.append(cross_entropy(logits, labels, reduction="none"))
-    return {"eval_accuracy": hits / len(data.test_labels), "eval_loss": torch.cat(losses).double().mean().item()}

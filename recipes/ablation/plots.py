@@ -20,9 +20,11 @@ COLOURS = {
     "guidelines": "#0B7A3B",
     "complement": "#B2182B",
     "all": "#777777",
+    "iwd": "#8C510A",
+    "qwen3_next": "#5E3C99",
 }
-LINES = {"guidelines": "--", "complement": "--", "all": ":"}
-MARKERS = {"guidelines": "s", "complement": "s", "all": "D"}
+LINES = {"guidelines": "--", "complement": "--", "all": ":", "iwd": "-.", "qwen3_next": "-."}
+MARKERS = {"guidelines": "s", "complement": "s", "all": "D", "iwd": "^", "qwen3_next": "v"}
 OVERVIEW, SIZES, DEPTH = "overview.png", "gammas.png", "branch_to_skip.png"
 
 
@@ -78,7 +80,7 @@ def _overview(results: Results) -> Figure:
 
 def _label(results: Results, arm: str) -> str:
     """The arm, and the policies that are the same here."""
-    also = [other for other in WHOLE if results.network.same_as[other] == arm and other != arm]
+    also = [other for other in WHOLE if results.network.same_as.get(other) == arm and other != arm]
     return " = ".join([f"only {arm}" if arm in list(Role) else arm, *also])
 
 
@@ -92,7 +94,8 @@ def _plain_ticks(axes: Axes) -> None:
 
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, 0.8), max(high, 1.25))
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 100 else (1.0,)))
+    steps = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if high / low < 10 else (1.0, 2.0, 5.0) if high / low < 100 else (1.0,)
+    axes.xaxis.set_major_locator(LogLocator(subs=steps))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 

@@ -18,7 +18,7 @@ import torch
 from common.workers import worker_pool
 from pebble import ProcessExpired
 
-from ablation.arms import ARMS, Run, members, representatives
+from ablation.arms import Run, members, named, representatives
 from ablation.config import CONFIG_NAME, Ablation, read_config
 from ablation.measures import acts_on
 from hf_gammareg import GammaMap, GammaRegError
@@ -60,8 +60,12 @@ class Network:
         }
 
 
-def read_network(folder: Path) -> Network:
+def read_network(folder: Path, config: Ablation) -> Network:
     """Read what `start` left in a folder of results.
+
+    Args:
+        folder: of results.
+        config: the settings that are kept there.
 
     Raises:
         GammaRegError: if it is not there or does not fit.
@@ -74,10 +78,10 @@ def read_network(folder: Path) -> Network:
             f"Expected the results of an ablation in {str(folder)!r}, found {type(error).__name__}: {error}. Name the "
             "folder that `gamma_ablation.py run` wrote to."
         ) from error
-    if found.same_as.keys() != ARMS.keys():
+    if found.same_as.keys() != set(named(config)):
         raise GammaRegError(
-            f"Expected results of the arms {', '.join(ARMS)} in {str(folder)!r}, found {', '.join(found.same_as)}. Run "
-            "the ablation again, into another folder."
+            f"Expected results of the arms {', '.join(named(config))} in {str(folder)!r}, found "
+            f"{', '.join(found.same_as)}. Run the ablation again, into another folder."
         )
     return found
 
@@ -102,14 +106,14 @@ def start(folder: Path, text: str, config: Ablation, data_dir: str | None) -> Ne
                 "Give another --output-dir."
             )
         if (folder / NETWORK_NAME).is_file():
-            return read_network(folder)
-    network = _look(config, data_dir)
+            return read_network(folder, config)
+    network = _look(config, named(config), data_dir)
     write_whole(kept, text)
     write_whole(folder / NETWORK_NAME, json.dumps(network.to_dict(), indent=1) + "\n")
     return network
 
 
-def _look(config: Ablation, data_dir: str | None) -> Network:
+def _look(config: Ablation, arms: list[str], data_dir: str | None) -> Network:
     first = Run(
         arm="none",
         last_init=next(iter(config.last_inits), None),
@@ -120,13 +124,17 @@ def _look(config: Ablation, data_dir: str | None) -> Network:
         from ablation import images
 
         model, analysis = images.prepare(config, first, images.images_of(config, data_dir))
+    elif config.task == "bytes":
+        from ablation import gpt
+
+        model, analysis = gpt.prepare(config, first, gpt.text_of(config))
     else:
         from ablation import sentences
 
         model, analysis = sentences.network(config, first, data_dir)
     gammas = analysis.gammas
     sums, where = acts_on(model, analysis)
-    return Network(gammas=gammas, same_as=representatives(gammas), sums=sums, acts_on=where)
+    return Network(gammas=gammas, same_as=representatives(gammas, arms), sums=sums, acts_on=where)
 
 
 def read_runs(path: Path) -> dict[str, dict[str, Any]]:
@@ -206,6 +214,8 @@ def do_run(config: Ablation, run: Run, data_dir: str | None = None, device: str 
     train: Callable[..., dict[str, Any]]
     if config.task == "images":
         from ablation.images import train
+    elif config.task == "bytes":
+        from ablation.gpt import train
     else:
         from ablation.sentences import train
     threads = torch.get_num_threads()

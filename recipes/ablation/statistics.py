@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from ablation.arms import BASELINE, Run, cells
+from ablation.arms import BASELINE, Run, cells, runs
 from ablation.config import Ablation
 from ablation.runs import Network
 from hf_gammareg import Role
@@ -32,7 +32,7 @@ Cell = tuple[float | None, float]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A mean over seeds, and its 95 % confidence interval by Student's t."""
+    """A mean over seeds, and its confidence interval by Student's t: 95 % unless told."""
 
     mean: float
     low: float
@@ -46,7 +46,7 @@ class Estimate:
         return CONTRADICTED if self.low * sign < 0 and self.high * sign < 0 else UNDECIDED
 
 
-def estimate(values: Sequence[float | None]) -> Estimate | None:
+def estimate(values: Sequence[float | None], confidence: float = CONFIDENCE) -> Estimate | None:
     """The mean and its interval; None where fewer than two values are known.
 
     >>> found = estimate([1.0, 2.0, 3.0])
@@ -57,7 +57,7 @@ def estimate(values: Sequence[float | None]) -> Estimate | None:
     if len(known) < 2:
         return None
     mean, error = known.mean(), known.std(ddof=1) / math.sqrt(len(known))
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(known) - 1) * error
+    half = stats.t.ppf((1 + confidence) / 2, len(known) - 1) * error
     return Estimate(mean=float(mean), low=float(mean - half), high=float(mean + half), n=len(known))
 
 
@@ -93,24 +93,34 @@ class Results:
         """How many seeds there are runs of."""
         return len({record["seed"] for record in self.records.values()})
 
-    def pairs(self, arm: str, cell: Cell) -> list[tuple[Record, Record]]:
-        """The runs of an arm and those without decay on gammas, of the same seed; only where both are there."""
+    @property
+    def missing(self) -> int:
+        """How many of the runs that the settings plan are not there."""
+        return sum(run.name not in self.records for run in runs(self.config, self.network.arms))
+
+    def pairs(self, arm: str, cell: Cell, other: str = BASELINE) -> list[tuple[Record, Record]]:
+        """The runs of two arms, of the same seed; only where both are there.
+
+        Args:
+            arm: one that is run.
+            cell: of both.
+            other: the arm to compare with; default: no decay on gammas.
+        """
+        both = (self._of(arm, cell), self._of(other, cell))
+        return [(both[0][seed], both[1][seed]) for seed in self.config.seeds if all(seed in found for found in both)]
+
+    def _of(self, arm: str, cell: Cell) -> dict[int, Record]:
+        """By seed the runs of an arm that are there."""
         init, strength = cell
-        found = []
-        for seed in self.config.seeds:
-            run = Run(arm=arm, last_init=init, gamma_weight_decay=strength if arm != BASELINE else 0.0, seed=seed)
-            none = Run(arm=BASELINE, last_init=init, gamma_weight_decay=0.0, seed=seed)
-            if run.name in self.records and none.name in self.records:
-                found.append((self.records[run.name], self.records[none.name]))
-        return found
+        made = {
+            seed: Run(arm=arm, last_init=init, gamma_weight_decay=strength if arm != BASELINE else 0.0, seed=seed)
+            for seed in self.config.seeds
+        }
+        return {seed: self.records[run.name] for seed, run in made.items() if run.name in self.records}
 
     def baseline(self, cell: Cell, key: str) -> Estimate | None:
         """The mean of a result over the runs without decay on gammas."""
         return estimate([none[key] for _, none in self.pairs(BASELINE, cell)])
-
-    def mean_accuracy(self, arm: str, cell: Cell) -> float:
-        """The mean test accuracy of an arm over its seeds."""
-        return float(np.mean([run["eval_accuracy"] for run, _ in self.pairs(arm, cell)]))
 
     def difference(self, arm: str, cell: Cell, key: str) -> Estimate | None:
         """Mean difference of a result to the run without decay on gammas."""

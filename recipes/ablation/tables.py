@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable, Sequence
 
-from ablation.arms import ARMS, BASELINE
+from ablation.arms import BASELINE
+from ablation.comparisons import ENOUGH, Comparison, compare
 from ablation.statistics import APPLY, MECHANISM, Cell, Estimate, Results
 
 NONE = "–"
@@ -16,18 +17,18 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def points(found: Estimate | None) -> str:
+def points(found: Estimate | None, digits: int = 1) -> str:
     """A difference of shares, in percentage points with its interval.
 
     >>> points(Estimate(mean=0.0123, low=-0.001, high=0.02, n=5))
     '+1.2 [−0.1, +2.0]'
     """
-    return _interval(found, lambda value: _signed(100 * value, 1))
+    return _interval(found, lambda value: _signed(100 * value, digits))
 
 
-def plain(found: Estimate | None) -> str:
+def plain(found: Estimate | None, digits: int = 3) -> str:
     """A difference as it is, with its interval."""
-    return _interval(found, lambda value: _signed(value, 3))
+    return _interval(found, lambda value: _signed(value, digits))
 
 
 def factor(found: Estimate | None) -> str:
@@ -63,6 +64,50 @@ def cell_name(cell: Cell) -> str:
     return f"decay {strength:g}" + (f", `last` starts at {init:g}" if init is not None else "")
 
 
+COMPARISON_HEADER = [
+    "comparison",
+    "pairs",
+    "accuracy, points",
+    "p",
+    "would show",
+    "test loss",
+    "p",
+    "would show",
+    "decided",
+]
+
+
+def comparison_table(results: Results) -> str:
+    """The comparisons that the settings name: accuracy and test loss, with the smallest differences they would show."""
+    return table(COMPARISON_HEADER, comparison_rows(results))
+
+
+def comparison_rows(results: Results) -> list[list[str]]:
+    """The rows of `comparison_table`."""
+    rows = []
+    for hits, loss in zip(compare(results, "eval_accuracy"), compare(results, "eval_loss"), strict=True):
+        pairs = hits.difference.n if hits.difference else 0
+        said = [word for one, word in ((hits, "accuracy"), (loss, "test loss")) if one.decided]
+        rows.append(
+            [
+                f"`{hits.name}`",
+                str(pairs),
+                *(points(hits.difference, 2), _p(hits), _shows(hits, pairs, 100, 2)),
+                *(plain(loss.difference, 4), _p(loss), _shows(loss, pairs, 1, 4)),
+                f"**{' and '.join(said)}**" if said else "not decided",
+            ]
+        )
+    return rows
+
+
+def _p(found: Comparison) -> str:
+    return NONE if found.difference is None else f"{found.p:.3f}" if found.p >= 0.001 else "< 0.001"
+
+
+def _shows(found: Comparison, pairs: int, factor: float, digits: int) -> str:
+    return NONE if pairs < ENOUGH else f"{factor * found.shows(pairs):.{digits}f}"
+
+
 def role_table(results: Results) -> str:
     """By role what decay on it alone moved at the main strength, and the two verdicts."""
     return table(["role", *ROLE_HEADER], role_rows(results))
@@ -86,8 +131,7 @@ def role_rows(results: Results) -> list[list[str]]:
 def arm_table(results: Results, cell: Cell) -> str:
     """By arm what moved: mean paired differences to `none`, with intervals."""
     rows = []
-    for arm in ARMS:
-        same = results.network.same_as[arm]
+    for arm, same in results.network.same_as.items():
         count = len(results.network.decaying(arm))
         if same == BASELINE:
             shown = [NONE, NONE, NONE, "no such gamma: as `none`", NONE, NONE]

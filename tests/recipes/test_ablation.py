@@ -17,11 +17,13 @@ import pytest
 import torch
 from common import launch
 from huggingface_hub import ModelCard
+from scipy import stats
 
 pytest.importorskip("sklearn")
 
 import gamma_ablation
-from ablation.arms import ARMS, Run, cells, members, representatives, runs
+from ablation.arms import ARMS, USUAL, Run, cells, members, named, representatives, runs
+from ablation.comparisons import Comparison, compare, holm
 from ablation.config import CONFIGS, read_config
 from ablation.images import Images, augmented, build, prepare, train
 from ablation.measures import acts_on
@@ -36,6 +38,7 @@ pytestmark = pytest.mark.usefixtures("same_verbosity")
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "gamma_ablation.py"
 KEPT = sorted(path.parent for path in (ROOT / "model_cards").glob(f"*/{RUNS_NAME}"))
+BEGUN = sorted(path.parent for path in (ROOT / "recipes" / "ablation" / "begun").glob(f"*/{RUNS_NAME}"))
 TINY = """
 title = "A tiny ViT on a few digits"
 task = "images"
@@ -115,7 +118,7 @@ def test_arms_follow_the_roles():
     assert found["guidelines"] == found["last"] | found["absorbed"]
     assert found["all"] == set(gammas.names)
     assert found["complement"] == found["all"] - found["guidelines"]
-    assert representatives(gammas) == {arm: "none" if arm == "final" else arm for arm in ARMS}
+    assert representatives(gammas, USUAL) == {arm: "none" if arm == "final" else arm for arm in USUAL}
 
 
 def test_runs_share_the_arm_without_decay_and_are_done_in_pairs():
@@ -189,7 +192,7 @@ def test_settings_that_ship_are_whole(path):
     assert len(config.seeds) >= 5
     # Either strengths to choose from, or the comparisons that count named beforehand.
     assert len(config.gamma_weight_decays) == 3 or config.comparisons
-    assert {arm for pair in config.comparisons for arm in pair.split(" - ")} <= ARMS.keys()
+    assert {arm for pair in config.comparisons for arm in pair.split(" - ")} <= set(named(config)) <= ARMS.keys()
     if config.task == "images":
         with torch.device("meta"):
             model = build(config, 10, config.image_size or 32)
@@ -220,7 +223,7 @@ def test_verdicts_of_runs_whose_truth_is_known(shift, verdict):
     config = replace(read_config("digits")[0], last_inits=[], gamma_weight_decays=[0.1], main_gamma_weight_decay=0.1)
     gammas = resnet()[1].gammas
     network = Network(
-        gammas=gammas, same_as=representatives(gammas), sums=["a", "b"], acts_on={"last": [0, 1], "trunk": [0]}
+        gammas=gammas, same_as=representatives(gammas, USUAL), sums=["a", "b"], acts_on={"last": [0, 1], "trunk": [0]}
     )
     noise = dict(zip(config.seeds, (0.002, -0.002, 0.001, -0.001, 0.0), strict=True))
     records = {}
@@ -243,6 +246,74 @@ def test_verdicts_of_runs_whose_truth_is_known(shift, verdict):
     assert results.difference("shortcut", (None, 0.2), "eval_accuracy") is None  # of no such run
 
 
+def test_holm_is_the_textbooks():
+    # Holm's procedure by hand: 4, 3, 2 and 1 times p, never falling.
+    adjusted, confidence = holm({"a": 0.03, "b": 0.001, "c": 0.013, "d": 0.5})
+    assert {name: round(p, 9) for name, p in adjusted.items()} == {"b": 0.004, "c": 0.039, "a": 0.06, "d": 0.5}
+    # Two are decided; the interval of the others is that of the step at which the procedure stopped.
+    levels = {name: round(1 - level, 9) for name, level in confidence.items()}
+    assert levels == {"b": 0.0125, "c": round(0.05 / 3, 9), "a": 0.025, "d": 0.025}
+    assert holm({"a": 0.9, "b": 0.8})[0] == {"b": 1.0, "a": 1.0}
+    assert holm({}) == ({}, {})
+
+
+def compared(gains, scatter, seeds=20):
+    """`Results` whose arms differ from `none` by these gains in accuracy and half of them in loss."""
+    pairs = [f"{arm} - none" for arm in gains]
+    config = replace(read_config("resnet_small_data")[0], seeds=list(range(seeds)), comparisons=pairs)
+    gammas = resnet()[1].gammas
+    network = Network(gammas=gammas, same_as=representatives(gammas, USUAL), sums=[], acts_on={})
+    noise = torch.Generator().manual_seed(0)
+    records = {}
+    for run in runs(config, network.arms):
+        gain = gains.get(run.arm, 0.0) + scatter * torch.randn((), generator=noise).item() * (run.arm != "none")
+        records[run.name] = {"eval_accuracy": run.seed / 100 + gain, "eval_loss": 1.0 - gain / 2, **run.to_dict()}
+    return Results(config, network, records)
+
+
+def test_comparisons_are_decided_where_their_interval_leaves_out_zero():
+    gains = {"guidelines": 0.02, "all": 0.004, "last": 0.0, "absorbed": -0.02, "trunk": 0.005}
+    found = compared(gains, 0.006)
+    for key, sign in (("eval_accuracy", 1), ("eval_loss", -1)):
+        rows = {one.name.removesuffix(" - none"): one for one in compare(found, key)}
+        assert rows.keys() == gains.keys()
+        for one in rows.values():
+            assert one.decided == (one.difference.low > 0 or one.difference.high < 0)
+            assert one.difference.n == 20
+        assert rows["guidelines"].decided
+        assert rows["guidelines"].difference.mean * sign > 0
+        assert rows["absorbed"].decided
+        assert not rows["last"].decided
+    # Arms in which the same gammas decay have no difference, and runs that are missing make no pairs.
+    same = replace(found.config, comparisons=["guidelines - none", "final - none"])
+    one, other = compare(Results(same, found.network, found.records), "eval_accuracy")
+    assert (one.decided, other.difference, other.decided) == (True, None, False)
+    few = {name: record for name, record in found.records.items() if record["seed"] < 1}
+    assert compare(Results(same, found.network, few), "eval_loss")[0].difference is None
+
+
+@pytest.mark.parametrize("seeds", [5, 10, 20])
+def test_a_difference_that_would_show_is_decided_in_four_of_five_cases(seeds):
+    """Against the noncentral distribution of t, which is the exact answer."""
+    one = Comparison(name="a - b", difference=None, p=1.0, deviation=0.01, named=7)
+    reach = stats.t.ppf(1 - 0.05 / 7 / 2, seeds - 1)
+    power = stats.nct.sf(reach, seeds - 1, one.shows(seeds) / one.deviation * math.sqrt(seeds))
+    assert abs(power - 0.8) < 0.06
+
+
+def test_an_unfinished_folder_says_so(tmp_path, call):
+    kept = KEPT[0]
+    folder = tmp_path / "begun"
+    shutil.copytree(kept, folder)
+    rows = list(read_runs(kept / RUNS_NAME).values())
+    some = [row for row in rows if row["seed"] < 2]
+    (folder / RUNS_NAME).write_text("".join(json.dumps(row) + "\n" for row in some))
+    assert call("report", folder)[0] == 0
+    said = f"**unfinished: {len(some)} of {len(rows)} runs, 2 of 5 seeds begun**"
+    assert said in (folder / "README.md").read_text()
+    assert "unfinished" not in (kept / "README.md").read_text()
+
+
 # --- runs side by side, resumed, done again -----------------------------------------------------------------------
 
 
@@ -253,7 +324,7 @@ def test_runs_are_resumed_and_repeat(tiny, tmp_path, call):
     assert first.returncode == 0, first.stderr
     assert "not decided" in first.stdout
     records = read_runs(folder / RUNS_NAME)
-    network = read_network(folder)
+    network = read_network(folder, read_config(tiny)[0])
     assert network.arms == ["none", "last", "final", "all"]
     assert len(records) == 2 * 4
     assert {path.name for path in folder.iterdir()} == {
@@ -325,6 +396,12 @@ BAD = {
     "main strength": (TINY.replace("decay = 200.0", "decay = 49.0"), "main_gamma_weight_decay=49.0"),
     "task": (TINY.replace('"images"', '"sounds"'), "task='sounds'"),
     "negative": (TINY.replace("1e-3", "-1e-3"), "learning_rate=-0.001"),
+    "arm": (TINY + '\narms = ["none", "guidelines", "lst"]', "found a fault in 'lst'"),
+    "no baseline": (TINY + '\narms = ["last", "all"]', "found a fault in 'guidelines', 'none'"),
+    "comparison": (
+        TINY + '\ncomparisons = ["last - gate", "last-none"]',
+        "found a fault in 'last - gate', 'last-none'",
+    ),
     "model": (TINY.replace("vit_tiny_patch16_224", "vit_nothing"), "vit_nothing"),
     "model options": (TINY.replace("patch_size = 4", "patch_sighs = 4"), "patch_sighs"),
 }
@@ -367,6 +444,9 @@ def test_bad_results_are_one_clear_error(tmp_path, call):
 def test_every_number_in_cards_and_readme_follows_from_the_runs(call):
     status, said, _ = call("report", *KEPT, "--readme", ROOT / "model_cards" / "README.md", "--check")
     assert (status, said) == (0, f"{len(KEPT) + 1} of {len(KEPT) + 1} texts are what the runs say\n")
+    status, said, _ = call("report", *BEGUN, "--check")
+    assert (status, said) == (0, f"{len(BEGUN)} of {len(BEGUN)} texts are what the runs say\n")
+    assert all("**unfinished: " in (folder / "README.md").read_text() for folder in BEGUN)
 
 
 def test_a_number_that_does_not_follow_is_found(tmp_path, call):
@@ -391,7 +471,7 @@ def test_a_number_that_does_not_follow_is_found(tmp_path, call):
 @pytest.mark.parametrize("kept", KEPT, ids=lambda path: path.name)
 def test_kept_results_are_whole(kept):
     config, _ = read_config(kept / "config.toml")
-    network, records = read_network(kept), read_runs(kept / RUNS_NAME)
+    network, records = read_network(kept, config), read_runs(kept / RUNS_NAME)
     assert set(records) == {run.name for run in runs(config, network.arms)}
     assert len(config.seeds) >= 5
     assert any(read_config(path)[0] == config for path in CONFIGS.glob("*.toml"))
