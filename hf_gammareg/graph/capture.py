@@ -143,8 +143,6 @@ def _export_known(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, 
         return torch.export.export(model, args, dict(kwargs), strict=False)
 
 
-
-
 def _record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], chance: Chance) -> ExportedProgram:
     if placement(model)[0].type == "meta":
         args, kwargs = tree_map_only(torch.Tensor, lambda tensor: tensor.to("meta"), (args, dict(kwargs)))

@@ -394,7 +394,9 @@ def _program(
             graph.erase_node(node)
     output = graph.output_node()
     returned = [
-        OutputSpec(OutputKind.USER_OUTPUT, TensorArgument(v.name) if isinstance(v, fx.Node) else ConstantArgument("", v), None)
+        OutputSpec(
+            OutputKind.USER_OUTPUT, TensorArgument(v.name) if isinstance(v, fx.Node) else ConstantArgument("", v), None
+        )
         for v in output.args[0]
     ]
     whole = ModuleCallSignature(
