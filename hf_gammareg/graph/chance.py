@@ -1,4 +1,4 @@
-"""Random numbers that decide whether a part of a network runs, held while it is traced: LayerDrop by Python or NumPy."""
+"""Random numbers that decide whether a part of a network runs, held while it is traced: LayerDrop."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 WORDS = {1.0: 0x12DD9BB3, 0.0: 0}
 """The word of a Mersenne Twister's state that comes out as the largest number, and as the smallest."""
@@ -47,7 +48,7 @@ def held(value: float) -> Iterator[Chance]:
     version, state, gauss = random.getstate()
     random.setstate((version, (*words, *state[HELD:-1], 0), gauss))
     numpy = sys.modules.get("numpy")
-    legacy = numpy.random.get_state() if numpy else ("none",)
+    legacy: Any = numpy.random.get_state() if numpy else ("none",)
     twister = legacy[0] == "MT19937"
     if numpy and twister:
         numpy.random.set_state((legacy[0], [*words, *legacy[1][HELD:]], 0, *legacy[3:]))

@@ -72,8 +72,8 @@ _rows(
 # Sparse tensors hold the same values; indices are integers.
 _rows(
     Effect.VIEW,
-    "to_dense _to_dense to_sparse _to_sparse to_sparse_csr to_sparse_csc to_sparse_bsr to_sparse_bsc coalesce _coalesce "
-    "values _values sparse_coo_tensor sparse_csr_tensor sparse_csc_tensor "
+    "to_dense _to_dense to_sparse _to_sparse to_sparse_csr to_sparse_csc to_sparse_bsr to_sparse_bsc coalesce "
+    "_coalesce values _values sparse_coo_tensor sparse_csr_tensor sparse_csc_tensor "
     "sparse_compressed_tensor sparse_mask ",
     gates=(
         "mask",
@@ -109,8 +109,8 @@ _rows(
 )
 _rows(
     Effect.VIEW,
-    "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d _upsample_bilinear2d_aa _upsample_bicubic2d_aa "
-    "affine_grid_generator",
+    "_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d _upsample_bilinear2d_aa "
+    "_upsample_bicubic2d_aa affine_grid_generator",
 )
 _rows(
     Effect.VIEW,
@@ -191,7 +191,8 @@ _rows(
 )
 _rows(
     Effect.MIX,
-    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution _convolution _convolution_mode",
+    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution _convolution "
+    "_convolution_mode",
     channels=1,
 )
 _rows(
@@ -273,15 +274,16 @@ for reason, ops in {
     "a sign, whole numbers or a remainder": "sign sgn heaviside round special_round floor ceil trunc fix frac "
     "fmod remainder floor_divide frexp",
     "a factor becomes a shift or an exponent": "exp exp2 expm1 log log2 log10 log1p logaddexp logaddexp2 logsumexp "
-    "logcumsumexp special_logsumexp xlogy special_xlogy special_xlog1py special_entr sinh cosh acosh arccosh atanh arctanh "
-    "special_exp2 special_expm1 special_log1p special_erfcx erfinv special_erfinv special_ndtri logit special_logit prod "
-    "cumprod i0 special_i0 special_i1 special_i1e digamma special_digamma special_psi lgamma special_gammaln polygamma "
-    "special_polygamma mvlgamma special_multigammaln igamma igammac special_gammainc special_gammaincc special_zeta "
+    "logcumsumexp special_logsumexp xlogy special_xlogy special_xlog1py special_entr sinh cosh acosh arccosh atanh "
+    "arctanh special_exp2 special_expm1 special_log1p special_erfcx erfinv special_erfinv special_ndtri logit "
+    "special_logit prod cumprod i0 special_i0 special_i1 special_i1e digamma special_digamma special_psi lgamma "
+    "special_gammaln polygamma special_polygamma mvlgamma special_multigammaln igamma igammac special_gammainc "
+    "special_gammaincc special_zeta "
     "matrix_exp linalg_matrix_exp vander linalg_vander",
     "an index or a count": "searchsorted bucketize histc bincount argmax argmin argsort nonzero _unique _unique2 "
     "unique_dim unique_consecutive torchvision::nms",
-    "a determinant, or parts of different powers": "det linalg_det logdet slogdet linalg_slogdet svd linalg_svd _linalg_svd "
-    "linalg_eig linalg_eigh _linalg_eigh linalg_qr linalg_lu",
+    "a determinant, or parts of different powers": "det linalg_det logdet slogdet linalg_slogdet svd linalg_svd "
+    "_linalg_svd linalg_eig linalg_eigh _linalg_eigh linalg_qr linalg_lu",
     "a correlation": "corrcoef",
     "a number that decides a path": "item is_nonzero _local_scalar_dense",
     "its gates and tanh saturate": "rnn_tanh_cell",

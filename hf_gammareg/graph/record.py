@@ -82,6 +82,7 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], c
         stack.enter_context(tracing(TracingContext(fake)))
         module = make_fx(run, pre_dispatch=True, _error_on_data_dependent_ops=False)(*given)
     _check(module, apart)
+    assert spec is not None
     return _program(module, held, set(buffers), inputs, spec)
 
 
@@ -185,7 +186,7 @@ class _Apart(TorchDispatchMode):
             return tensor
         _, storage = self.copies[key]
         shadow = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        shadow.set_(storage, tensor.storage_offset(), tensor.size(), tensor.stride())  # type: ignore[call-overload]
+        shadow.set_(storage, tensor.storage_offset(), tensor.size(), tensor.stride())
         real[id(shadow)] = tensor
         return shadow
 
@@ -199,6 +200,10 @@ def _written(func: Any) -> tuple[tuple[int, str], ...]:
         if (argument.alias_info is not None and argument.alias_info.is_write)
         or argument.name in ("running_mean", "running_var")
     )
+
+
+_DATA: Any = Tensor.data
+_GET_DATA, _SET_DATA = _DATA.__get__, _DATA.__set__
 
 
 class _Watched(TorchFunctionMode):
@@ -216,16 +221,15 @@ class _Watched(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is Tensor.data.__get__:
+        if func is _GET_DATA:
             return args[0].detach()
-        if func is Tensor.data.__set__:
+        if func is _SET_DATA:
             return self._set_data(*args)
-        if func in LEAVES and args[0].is_floating_point() and _of_network(args[0]):
-            if func is not Tensor.tolist or args[0].numel() > 1:
-                raise GammaRegError(
-                    "Expected a forward whose activations stay torch's tensors, found one that reads them by "
-                    f"Tensor.{func.__name__}. Compute that with torch, or look at its roles by hand."
-                )
+        if func in LEAVES and args[0].is_floating_point() and args[0].numel() > 1 and _of_network(args[0]):
+            raise GammaRegError(
+                "Expected a forward whose activations stay torch's tensors, found one that reads them by "
+                f"Tensor.{func.__name__}. Compute that with torch, or look at its roles by hand."
+            )
         made = func(*args, **kwargs)
         if isinstance(made, Tensor) and made.layout is not torch.strided:
             _describe(made, self.fake)
@@ -281,7 +285,8 @@ def _module_paths(model: nn.Module) -> Iterator[None]:
     """Writes down of each op the module in whose forward it was called."""
     mode = get_proxy_mode()
     assert mode is not None
-    graph, names = mode.tracer.graph, {}
+    graph = mode.tracer.graph
+    names: dict[nn.Module, str] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, name)
     stack: list[nn.Module] = [model]
@@ -392,7 +397,7 @@ def _program(
         node.meta.setdefault("val", None)
         if node.target is torch._C._set_grad_enabled:
             graph.erase_node(node)
-    output = graph.output_node()
+    output: Any = graph.output_node()
     returned = [
         OutputSpec(
             OutputKind.USER_OUTPUT, TensorArgument(v.name) if isinstance(v, fx.Node) else ConstantArgument("", v), None
