@@ -235,6 +235,7 @@ FORMS: dict[str, Form] = {
     "addcdiv": _addcdiv,
     "lerp": _lerp,
     "addmm": _product_added("mm", "mat1", "mat2"),
+    "_sparse_addmm": _product_added("mm", "mat1", "mat2"),
     "addmv": _product_added("mv", "mat", "vec"),
     "addr": _product_added("outer", "vec1", "vec2"),
     "baddbmm": _product_added("bmm", "batch1", "batch2"),

@@ -182,7 +182,14 @@ class _Streams:
 
     def _identity(self, total: Sum, sums: Mapping[int, Sum]) -> Node | None:
         """The operand that another one is computed from."""
-        sides = [operand for operand in total.operands if operand.shape == total.node.shape]
+        added = {  # a stream that passes on holds what was added to it: that comes again as a branch
+            branch
+            for operand in total.operands
+            for base in self._bases(operand)
+            if base.index in sums and sums[base.index].is_residual()
+            for branch in sums[base.index].branches
+        }
+        sides = [side for side in total.operands if side.shape == total.node.shape and side not in added]
         for side in sorted(sides, key=lambda operand: operand.index):
             bases = self._bases(side)
             others = (other for other in total.operands if other is not side)

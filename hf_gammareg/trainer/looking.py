@@ -10,7 +10,7 @@ from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.graph.capture import same_random_state
+from hf_gammareg.graph.untouched import same_random_state
 from hf_gammareg.inputs.batch import BATCH
 from hf_gammareg.inputs.derive import arguments
 from hf_gammareg.model.whole import placement

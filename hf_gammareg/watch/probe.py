@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from hf_gammareg.errors import GammaRegError
-from hf_gammareg.graph.capture import same_random_state
 from hf_gammareg.graph.replay import Replay
+from hf_gammareg.graph.untouched import same_random_state
 from hf_gammareg.inputs.derive import arguments
 from hf_gammareg.model.values import sharded, state
 from hf_gammareg.model.whole import placement, unwrapped

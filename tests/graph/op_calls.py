@@ -25,10 +25,31 @@ PER_CHANNEL = [torch.ones(4, dtype=torch.double), torch.zeros(4, dtype=torch.dou
 RUNNING = [torch.zeros(4, dtype=torch.double), torch.ones(4, dtype=torch.double)]
 RNN = [draw(7, 4), draw(7, 7), draw(7), draw(7)]
 GATED = {"lstm": 4, "gru": 3}
+LENGTHS, OFFSET, PLACES = torch.tensor([6, 4, 2, 1]), torch.tensor([0, 1, 3]), torch.tensor([[0, 1, 2], [0, 1, 2]])
+GRID = torch.tensor([0.1, 0.2, 0.05, 0.1], dtype=torch.double)
 
 
 def cell(gates):
     return [draw(7 * gates, 4), draw(7 * gates, 7), draw(7 * gates), draw(7 * gates)]
+
+
+def batched(x):
+    return torch.vmap(lambda one: one)(x)
+
+
+def sparse(x):
+    return x[0, 0].to_sparse()
+
+
+def positive(x):
+    """Symmetric and positive definite, of the size of x."""
+    return x.abs().mean() * (Y[0, 0] @ Y[0, 0].T + torch.eye(6))
+
+
+def observed():
+    """The arguments of an observer that is switched off: a range of 0 to 25.5, in steps of 0.1."""
+    on, range_ = torch.tensor([0, 1]), [torch.tensor([-12.8]), torch.tensor([12.7]), torch.tensor([0.1])]
+    return [on[:1], on[1:], *range_, torch.tensor([0], dtype=torch.int)]
 
 
 CALLS = {
@@ -133,7 +154,51 @@ CALLS = {
     "grid_sampler": lambda x: A.grid_sampler(x, Y[:, 0, :, :2][:, None].tanh(), 0, 0, False),
     "grid_sampler_2d": lambda x: A.grid_sampler_2d(x, Y[:, 0, :, :2][:, None].tanh(), 0, 0, False),
     "grid_sampler_3d": lambda x: A.grid_sampler_3d(x[:, None], Y[:, 0, :, :3][:, None, None].tanh(), 0, 0, False),
+    "diagflat": lambda x: A.diagflat(x[0, 0, 0]),
+    "_add_batch_dim": batched,
+    "_remove_batch_dim": batched,
+    "_unsafe_index": lambda x: A._unsafe_index(x, [None, INDEX]),
+    "_unsafe_masked_index": lambda x: A._unsafe_masked_index(x[0, 0, 0], MASK[0, :3], [INDEX], 0.0),
+    "_pack_padded_sequence": lambda x: A._pack_padded_sequence(x[0], LENGTHS, True)[0],
+    "_pad_packed_sequence": lambda x: A._pad_packed_sequence(x[0, 0], torch.tensor([3, 2, 1]), True, 0.0, 3)[0],
+    "_jagged_to_padded_dense_forward": lambda x: A._jagged_to_padded_dense_forward(x[0, 0], [OFFSET], [4]),
+    "_padded_dense_to_jagged_forward": lambda x: A._padded_dense_to_jagged_forward(x[0, :2], [OFFSET]),
+    "pad_sequence": lambda x: A.pad_sequence([x[0, 0], x[0, 0, :3]]),
+    # sparse, and back
+    "to_dense": lambda x: A.to_dense(sparse(x)),
+    "_to_dense": lambda x: A._to_dense(sparse(x)),
+    "to_sparse": lambda x: A.to_sparse(x).to_dense(),
+    "_to_sparse": lambda x: A._to_sparse(x).to_dense(),
+    "to_sparse_csr": lambda x: A.to_sparse_csr(x[0, 0]).to_dense(),
+    "to_sparse_csc": lambda x: A.to_sparse_csc(x[0, 0]).to_dense(),
+    "to_sparse_bsr": lambda x: A.to_sparse_bsr(x[0, 0], [2, 2]).to_dense(),
+    "to_sparse_bsc": lambda x: A.to_sparse_bsc(x[0, 0], [2, 2]).to_dense(),
+    "coalesce": lambda x: A.coalesce(sparse(x)).to_dense(),
+    "_coalesce": lambda x: A._coalesce(
+        torch.sparse_coo_tensor(PLACES, x[0, 0, 0, :3], check_invariants=False)
+    ).to_dense(),
+    "values": lambda x: A.values(sparse(x).coalesce()),
+    "_values": lambda x: A._values(sparse(x)),
+    "sparse_coo_tensor": lambda x: A.sparse_coo_tensor(PLACES, x[0, 0, 0, :3], [3, 3]).to_dense(),
+    "sparse_csr_tensor": lambda x: A.sparse_csr_tensor(
+        OFFSET, PLACES[1], x[0, 0, 0, :3], [2, 3], dtype=x.dtype
+    ).to_dense(),
+    "sparse_csc_tensor": lambda x: A.sparse_csc_tensor(
+        OFFSET, PLACES[1], x[0, 0, 0, :3], [3, 2], dtype=x.dtype
+    ).to_dense(),
+    "sparse_compressed_tensor": lambda x: A.sparse_compressed_tensor(
+        OFFSET, PLACES[1], x[0, 0, 0, :3], [2, 3], dtype=x.dtype, layout=torch.sparse_csr
+    ).to_dense(),
+    "sparse_mask": lambda x: A.sparse_mask(x[0, 0], MASK.double().to_sparse()).to_dense(),
+    "_upsample_nearest_exact3d": lambda x: A._upsample_nearest_exact3d(x[None], [5, 9, 9]),
     # pooled
+    "fractional_max_pool3d": lambda x: A.fractional_max_pool3d(x, [2, 2, 2], [2, 3, 3], Y[:1, :2, 0, :3].sigmoid()),
+    "max_unpool3d": lambda x: A.max_unpool3d(*A.max_pool3d_with_indices(x, [2]), [4, 6, 6], [2, 2, 2], [0, 0, 0]),
+    **{
+        op: lambda x, op=op: getattr(A, op)(x[0, 0], INDEX, torch.tensor([0, 2]))[0]
+        for op in ("embedding_bag", "_embedding_bag", "_embedding_bag_forward_only")
+    },
+    "segment_reduce": lambda x: A.segment_reduce(x[0, 0], "mean", lengths=torch.tensor([2, 4])),
     "avg_pool1d": lambda x: A.avg_pool1d(x[0], [2]),
     "avg_pool2d": lambda x: A.avg_pool2d(x, [2]),
     "avg_pool3d": lambda x: A.avg_pool3d(x, [2]),
@@ -171,7 +236,46 @@ CALLS = {
     "var_mean": lambda x: A.var_mean(x, [1])[0],  # the mean beside it is told apart in `scale`
     "sqrt": lambda x: A.sqrt(x.abs()),
     "rsqrt": lambda x: A.rsqrt(x.abs()),
+    "norm_except_dim": lambda x: A.norm_except_dim(x, 2, 0),
+    "quantile": lambda x: A.quantile(x, 0.3),
+    "nanquantile": lambda x: A.nanquantile(x, 0.3),
+    "pdist": lambda x: A.pdist(x[0, 0]),
+    "_pdist_forward": lambda x: A._pdist_forward(x[0, 0]),
+    "sum_to_size": lambda x: A.sum_to_size(x, [1, 4, 1, 6]),
+    "_sparse_sum": lambda x: A._sparse_sum(sparse(x)),
+    "cov": lambda x: A.cov(x[0, 0]),
+    "linalg_cholesky": lambda x: A.linalg_cholesky(positive(x)),
+    "linalg_cholesky_ex": lambda x: A.linalg_cholesky_ex(positive(x)),
+    "linalg_eigvalsh": lambda x: A.linalg_eigvalsh(positive(x)),
+    "copysign": lambda x: A.copysign(x, Y),
+    "ldexp": lambda x: A.ldexp(x, Y),
+    "polar": lambda x: A.polar(x, Y),
     # bent
+    "renorm": lambda x: A.renorm(x, 2, 1, 5.0),
+    **{
+        op: lambda x, op=op: getattr(A, op)(x, 0.1, 0, -128, 127)
+        for op in ("fake_quantize_per_tensor_affine", "fake_quantize_per_tensor_affine_cachemask")
+    },
+    **{
+        op: lambda x, op=op: getattr(A, op)(x, GRID.float(), INDEX[[0, 0, 0, 0]].int(), 1, -128, 127)
+        for op in ("fake_quantize_per_channel_affine", "fake_quantize_per_channel_affine_cachemask")
+    },
+    "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams": (
+        lambda x: A._fake_quantize_per_tensor_affine_cachemask_tensor_qparams(
+            x, GRID[0].float(), INDEX[0].int(), torch.tensor([1]), -128, 127
+        )
+    ),
+    "_fake_quantize_learnable_per_tensor_affine": lambda x: A._fake_quantize_learnable_per_tensor_affine(
+        x, GRID[:1], 0 * GRID[:1], -128, 127
+    ),
+    "_fake_quantize_learnable_per_channel_affine": lambda x: A._fake_quantize_learnable_per_channel_affine(
+        x.float(), GRID.float(), 0 * GRID.float(), 1, -128, 127
+    ),
+    **{
+        op: lambda x, op=op: getattr(A, op)(x.float(), *observed(), 0.01, -128, 127, -1)
+        for op in ("fused_moving_avg_obs_fake_quant", "_fused_moving_avg_obs_fq_helper")
+    },
+    "rnn_relu_cell": lambda x: A.rnn_relu_cell(x[0, 0, :, :4], torch.zeros(6, 7).double(), *RNN),
     "threshold": lambda x: A.threshold(x, 0.5, 0.0),
     "alpha_dropout": lambda x: A.alpha_dropout(x, 0.3, True),
     "feature_alpha_dropout": lambda x: A.feature_alpha_dropout(x, 0.3, True),
@@ -207,6 +311,16 @@ CALLS = {
     "bilinear": lambda x: A.bilinear(x[0, 0], Y[0, 0], draw_once(3, 6, 6)),
     "linalg_multi_dot": lambda x: A.linalg_multi_dot([x[0, 0, :, :4], M, N]),
     "chain_matmul": lambda x: A.chain_matmul([x[0, 0, :, :4], M, N]),
+    "linalg_matmul": lambda x: A.linalg_matmul(x, Y),
+    "linalg_vecdot": lambda x: A.linalg_vecdot(x, Y),
+    "_trilinear": lambda x: A._trilinear(x[0, 0], Y[0, 0], Y[0, 1], [], [], [], [1]),
+    "_sparse_mm": lambda x: A._sparse_mm(Y[0, 0].to_sparse(), x[0, 0]),
+    "_sparse_sparse_matmul": lambda x: A._sparse_sparse_matmul(Y[0, 0].to_sparse(), sparse(x)).to_dense(),
+    "smm": lambda x: A.smm(Y[0, 0].to_sparse(), x[0, 0]).to_dense(),
+    "hspmm": lambda x: A.hspmm(Y[0, 0].to_sparse(), x[0, 0]).to_dense(),
+    "_sparse_mm_reduce_impl": lambda x: A._sparse_mm_reduce_impl(Y[0, 0].to_sparse_csr(), x[0, 0], "sum")[0],
+    "_convolution_mode": lambda x: A._convolution_mode(x, W2, None, [1, 1], "same", [1, 1], 1),
+    "_scaled_dot_product_attention_math": lambda x: A._scaled_dot_product_attention_math(Y, Y.flip(-1), x)[0],
     "stft": lambda x: A.stft(x[0, 0, 0], 4, 2, 4, None, False, True, True),
     "istft": lambda x: A.istft(torch.complex(x, 2 * x)[0, 0, :3], 4, 2, 4, torch.ones(4).double()),
     "fft_irfft": lambda x: A.fft_irfft(torch.complex(x, x), 6),
@@ -222,11 +336,19 @@ CALLS = {
     "torchvision::deform_conv2d": lambda x: torch.ops.torchvision.deform_conv2d(
         x, W2, OFFSETS, MASKS, torch.zeros(3).double(), 1, 1, 1, 1, 1, 1, 1, 1, True
     ),
+    # products
+    "cross": lambda x, y: A.cross(x[:, :3], y[:, :3], 1),
+    "linalg_cross": lambda x, y: A.linalg_cross(x[:, :3], y[:, :3], dim=1),
     # sums and choices
     "where": lambda x, y: A.where(MASK, x, y),
     "normal": lambda x, y: A.normal(x, y.abs()),
     "cdist": lambda x, y: A.cdist(x, y),
+    "_cdist_forward": lambda x, y: A._cdist_forward(x, y, 2.0, None),
+    "pairwise_distance": lambda x, y: A.pairwise_distance(x, y, 2.0, 0.0),
     # side by side
+    "as_strided_scatter": lambda x, y: A.as_strided_scatter(x, y[0, 0], [6, 6], [6, 1]),
+    "put": lambda x, y: A.put(x, INDEX, y[0, 0, 0, :3]),
+    "meshgrid": lambda x, y: A.meshgrid([x[0, 0, 0], y[0, 0, 0]]),
     "index_put": lambda x, y: A.index_put(x, [INDEX[:1]], y[:1]),
     "_unsafe_index_put": lambda x, y: A._unsafe_index_put(x, [INDEX[:1]], y[:1]),
     "index_copy": lambda x, y: A.index_copy(x, 1, INDEX, y[:, :3]),
@@ -257,6 +379,11 @@ CALLS = {
     "_safe_softmax": lambda x: A._safe_softmax(x, 1),
     "log_softmax": lambda x: A.log_softmax(x, 1),
     "_log_softmax": lambda x: A._log_softmax(x, 1, False),
+    "special_softmax": lambda x: A.special_softmax(x, 1),
+    "special_log_softmax": lambda x: A.special_log_softmax(x, 1),
+    "_masked_softmax": lambda x: A._masked_softmax(x, ~MASK.expand(2, 4, 6, 6), 3),
+    "_sparse_softmax": lambda x: A._sparse_softmax(sparse(x), 1).to_dense(),
+    "_sparse_log_softmax": lambda x: A._sparse_log_softmax(sparse(x), 1).to_dense(),
     "log_sigmoid_forward": lambda x: A.log_sigmoid_forward(x)[0],
     **{
         op: lambda x, op=op: getattr(A, op)(x, Y)
@@ -276,11 +403,35 @@ CALLS = {
             "kl_div",
         ]
     },
-    **{op: lambda x, op=op: getattr(A, op)(Y, x.abs()) for op in ("xlogy", "special_xlogy")},
+    **{op: lambda x, op=op: getattr(A, op)(Y, x.abs()) for op in ("xlogy", "special_xlogy", "special_xlog1py")},
+    **{op: lambda x, op=op: getattr(A, op)(1, x.abs()) for op in ("polygamma", "special_polygamma")},
+    **{op: lambda x, op=op: getattr(A, op)(x.abs() + 2, 2) for op in ("mvlgamma", "special_multigammaln")},
+    **{
+        op: lambda x, op=op: getattr(A, op)(x.abs() + 1, Y.abs() + 1)
+        for op in ("igamma", "igammac", "special_gammainc", "special_gammaincc", "special_zeta")
+    },
+    **{op: lambda x, op=op: getattr(A, op)(x[0, 0, 0]) for op in ("vander", "linalg_vander")},
+    "corrcoef": lambda x: A.corrcoef(x[0, 0] + torch.eye(6)),
+    "item": lambda x: A.item(x[0, 0, 0, 0]),
+    "is_nonzero": lambda x: A.is_nonzero(x[0, 0, 0, 0]),
+    "_local_scalar_dense": lambda x: A._local_scalar_dense(x[0, 0, 0, 0]),
+    **{op: lambda x, op=op: getattr(A, op)(positive(x)) for op in ("linalg_eigh", "_linalg_eigh")},
+    "margin_ranking_loss": lambda x: A.margin_ranking_loss(x, Y, torch.ones(6)),
+    "triplet_margin_loss": lambda x: A.triplet_margin_loss(x, Y, Y.flip(0)),
+    "hinge_embedding_loss": lambda x: A.hinge_embedding_loss(x, Y.sign()),
+    "soft_margin_loss": lambda x: A.soft_margin_loss(x, Y.sign()),
+    "multi_margin_loss": lambda x: A.multi_margin_loss(x[0, 0], INDEX.repeat(2)),
+    "multilabel_margin_loss": lambda x: A.multilabel_margin_loss(x[0, 0], INDEX.repeat(6, 2)),
+    "multilabel_margin_loss_forward": lambda x: A.multilabel_margin_loss_forward(x[0, 0], INDEX.repeat(6, 2), 1)[0],
+    "poisson_nll_loss": lambda x: A.poisson_nll_loss(x, Y.abs(), True, False, 1e-8, 1),
+    "binomial": lambda x: A.binomial(torch.full_like(x, 9), x.sigmoid()),
+    "_standard_gamma": lambda x: A._standard_gamma(x.abs()),
+    "_sample_dirichlet": lambda x: A._sample_dirichlet(x.abs()),
     **{op: lambda x, op=op: getattr(A, op)(x.abs() / 20) for op in ("logit", "special_logit")},
     "acos": lambda x: A.acos(x / 10),
     "asin": lambda x: A.asin(x / 10),
     "logsumexp": lambda x: A.logsumexp(x, [1]),
+    "special_logsumexp": lambda x: A.special_logsumexp(x, [1]),
     "logcumsumexp": lambda x: A.logcumsumexp(x, 1),
     "cumprod": lambda x: A.cumprod(x, 1),
     "multinomial": lambda x: A.multinomial(x[0, 0].abs(), 2),

@@ -127,7 +127,7 @@ def test_inputs_are_untouched(asks):
     inputs = torch.randn(4, 3)
     before = inputs.clone()
     found = find_gammas(OverItsInput(asks), inputs)
-    assert found.source == ("draft export (train mode, one path)" if asks else "export (train mode)")
+    assert found.source == ("recorded run (train mode, one path)" if asks else "export (train mode)")
     assert torch.equal(inputs, before)
 
 

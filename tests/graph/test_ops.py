@@ -87,13 +87,19 @@ NOT_CALLED = {
             "_scaled_dot_product_flash_attention",
             "_scaled_dot_product_efficient_attention",
             "_scaled_dot_product_cudnn_attention",
+            "_flash_attention_forward",
+            "_efficient_attention_forward",
             "cudnn_batch_norm",
             "miopen_batch_norm",
         ],
         "needs a GPU",
     ),
     "higher_order::flex_attention": "takes functions, and is compiled",
-    "_grouped_mm": "not in double precision",
+    **dict.fromkeys(
+        ("_grouped_mm", "_scaled_mm", "_scaled_grouped_mm", "_weight_int8pack_mm", "_weight_int4pack_mm"),
+        "not in double precision",
+    ),
+    "_scaled_dot_product_fused_attention_overrideable": "for other makers' devices",
     "lift_fresh": "a marker of tracing",
     **dict.fromkeys(("new_empty", "new_empty_strided", "empty_like"), "uninitialised values"),
     **dict.fromkeys(
@@ -121,7 +127,10 @@ NOT_CALLED = {
         ],
         "takes or gives no activation",
     ),
-    **dict.fromkeys(("nll_loss", "nll_loss_nd", "nll_loss2d", "ctc_loss"), "picks from log-probabilities: a loss"),
+    **dict.fromkeys(
+        ("nll_loss", "nll_loss_nd", "nll_loss2d", "ctc_loss", "nll_loss_forward", "nll_loss2d_forward", "_ctc_loss"),
+        "picks from log-probabilities: a loss",
+    ),
 }
 
 

@@ -24,6 +24,7 @@ WRITTEN = {
     "addcdiv": [{"self": X, "tensor1": Y, "tensor2": X, **value} for value in ({}, {"value": -1})],
     "lerp": [{"self": X, "end": Y, "weight": weight} for weight in (0.3, Y.sigmoid())],
     "addmm": [{"self": PLANE, "mat1": PLANE, "mat2": OTHER, **by} for by in ({}, {"beta": 0.5, "alpha": -2})],
+    "_sparse_addmm": [{"self": PLANE, "mat1": PLANE.to_sparse(), "mat2": OTHER, "beta": 0.5}],
     "addmv": [{"self": PLANE[0], "mat": PLANE, "vec": OTHER[0]}],
     "addr": [{"self": PLANE, "vec1": PLANE[0], "vec2": OTHER[0]}],
     "baddbmm": [{"self": X[0], "batch1": X[0], "batch2": Y[0], "beta": 0.5, "alpha": 2}],

@@ -104,7 +104,7 @@ def test_known_integers_are_the_third_choice():
 def test_one_path_is_the_last_choice(capfd):
     found = find_gammas(build(honest.DataDependent), honest.DataDependent.takes)
     assert capfd.readouterr() == ("", "")
-    assert found.source == "draft export (train mode, one path)"
+    assert found.source == "recorded run (train mode, one path)"
     assert {gamma.name: str(gamma.role) for gamma in found} == {"bn1.weight": "absorbed", "norm.weight": "final"}
     with torch.device("meta"):
         model = honest.DataDependent()
