@@ -220,7 +220,7 @@ class _Lab:
             return None  # it reads their shape, or of what they hold another part
         twice = {name: scaled(self.values[name], 2.0 ** (round(4 * powers[name]) / 4)) for name in touched}
         floating = isinstance(before, torch.Tensor) and not before.is_floating_point()
-        if not floating and same(before, call(step, ChainMap(twice, self.values)), leaves):
+        if not floating and same(before, call(step, ChainMap(twice, self.values)), leaves, TOLERANCE):
             return "cancelled"
         return "saturated" if self.meetings.settled_after(step.name) else "output"
 

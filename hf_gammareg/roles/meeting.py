@@ -482,11 +482,11 @@ def scaled(value: Any, factor: float) -> Any:
     return torch.utils._pytree.tree_map(lambda each: each * factor if isinstance(each, Tensor) else each, value)
 
 
-def same(value: Any, other: Any, leaves: int | None = None) -> bool:
+def same(value: Any, other: Any, leaves: int | None = None, alike: float = ALIKE) -> bool:
     """Whether an op made the same numbers twice, in the first few of its outputs."""
     pairs = zip(*(torch.utils._pytree.tree_leaves(each)[:leaves] for each in (value, other)), strict=True)
     return all(
-        _size(b - a) <= ALIKE * _size(a) if a.is_floating_point() or a.is_complex() else torch.equal(a, b)
+        _size(b - a) <= alike * _size(a) if a.is_floating_point() or a.is_complex() else torch.equal(a, b)
         for a, b in pairs
         if isinstance(a, Tensor)
     )
