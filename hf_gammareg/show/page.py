@@ -36,6 +36,18 @@ PAGE_NAME = "gamma_page.html"
 """The page that a run leaves beside its `gamma_report.json` when it is asked to."""
 
 
+SCHEDULES = {"constant": "constant", "linear": "linear to 0", "cosine": "cosine to 0"}
+"""The schedules that a page knows, without warm-up, as transformers calls them, and in words."""
+
+OPTIMIZERS = {
+    "AdamW": "AdamW",
+    "SGD": "SGD",
+    "SGD 0.9": "SGD, momentum 0.9",
+    "Adam": "Adam (L2 on the loss)",
+}
+"""The optimizers that a page knows, with their momentum, and in words."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A run, as far as decay alone is concerned: what the fields of a page hold at first."""
@@ -46,9 +58,21 @@ class Plan:
     """Of the gammas that decay."""
     steps: int = 10_000
     schedule: str = "cosine"
-    """`constant`, or `linear` or `cosine` down to 0."""
+    """One of `SCHEDULES`."""
     optimizer: str = "AdamW"
-    """`AdamW`, `SGD` (with momentum 0.9) or `Adam`."""
+    """One of `OPTIMIZERS`."""
+
+    @classmethod
+    def near(cls, known: Mapping[str, Any]) -> Plan:
+        """The plan of a run, as far as a page knows it; None, and names of others, give way to what stands here.
+
+        >>> Plan.near({"steps": 500, "schedule": "polynomial", "learning_rate": None})
+        Plan(learning_rate=0.001, weight_decay=0.05, steps=500, schedule='cosine', optimizer='AdamW')
+        """
+        names = {"schedule": SCHEDULES, "optimizer": OPTIMIZERS}
+        return cls(
+            **{key: value for key, value in known.items() if value is not None and value in names.get(key, [value])}
+        )
 
 
 def write_page(
@@ -140,6 +164,8 @@ def page_text(
         unknown=Counter(g.reason for g in gammas.by_role(Role.UNKNOWN)).most_common(),
         command=command,
         plan=plan,
+        schedules=SCHEDULES,
+        optimizers=OPTIMIZERS,
         versions=_versions(model),
         style=STYLE,
         meaning=MEANING,

@@ -133,7 +133,8 @@ const rates = {
 };
 const optimizers = {
   AdamW: { kind: "decoupled", start: () => (weight, lr, decay) => weight * (1 - lr * decay) },
-  SGD: {
+  SGD: { kind: "coupled", start: () => (weight, lr, decay) => weight * (1 - lr * decay) },
+  "SGD 0.9": {
     kind: "coupled", note: "the decay runs through the momentum",
     start: () => {
       let memory = null;
@@ -156,7 +157,7 @@ function number(factor) {
 function budget() {
   const field = id => find("#" + id).value.trim().replace(",", ".");
   const [lr, decay, steps] = ["rate", "decay", "steps"].map(id => field(id) === "" ? NaN : Number(field(id)));
-  const name = find("#optimizer").value, { kind, start, note } = optimizers[name];
+  const { kind, start, note } = optimizers[find("#optimizer").value], [name] = find("#optimizer").value.split(" ");
   const wrong = !(lr >= 0 && lr < Infinity) ? "a learning rate of 0 or more" : !(decay >= 0 && decay < Infinity) ? "a weight decay of 0 or more"
     : !(Number.isInteger(steps) && steps >= 1 && steps <= MOST) ? `a whole number of steps, 1 to ${MOST.toLocaleString("en")}` : "";
   const say = (factor, text, points = []) => {
