@@ -10,7 +10,7 @@ const make = (tag, text = "", name = "") => {
 
 // --- the table: a row for each gamma, in model order ---
 const body = find("#gammas tbody"), rows = all("tr", body), headers = all("#gammas th");
-const texts = rows.map(row => row.textContent.toLowerCase());
+let texts = null;  // made when they are first asked for
 const roles = rows.map(row => row.cells[2].lastChild.lastChild.textContent);
 const shown = { roles: new Set(), block: null };
 
@@ -18,6 +18,7 @@ function filter() {
   const words = find("#words").value.toLowerCase().split(/\s+/).filter(Boolean);
   const which = find("#which").value, other = which.startsWith("other:") ? 3 + Number(which.slice(6)) : 0;
   let count = 0;
+  texts ??= rows.map(row => row.textContent.toLowerCase());
   rows.forEach((row, i) => {
     const decision = row.cells[3].textContent;
     const keep = (!shown.roles.size || shown.roles.has(roles[i])) && (!shown.block || shown.block.has(i))
