@@ -12,6 +12,7 @@ from .roles.find import Analysis, analyse, find_gammas
 from .roles.gammas import Gamma, GammaMap, Role
 from .roles.measure import Measurement, verify
 from .show.card import check_card, make_card, metric_results
+from .show.page import Plan, write_page
 from .show.report import write_report
 from .trainer.monitor import GammaMonitorCallback
 from .trainer.trainer import GammaRegArguments, GammaRegTrainer, GammaRegTrainerMixin
@@ -33,6 +34,7 @@ __all__ = [
     "GammaRegTrainerMixin",
     "Measurement",
     "OpRow",
+    "Plan",
     "PolicyState",
     "Role",
     "__version__",
@@ -53,5 +55,6 @@ __all__ = [
     "plot_history",
     "read_history",
     "verify",
+    "write_page",
     "write_report",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -73,6 +74,10 @@ def inspect(
     picture: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the blocks and their gammas: .svg or .png.")
     ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page with the network, all gammas and other rules."),
+    ] = None,
     lock: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the roles and decisions down.")] = None,
     check: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Compare with a lock; differences are status 1.")
@@ -98,6 +103,10 @@ def inspect(
         if lock is not None:
             locks.check_lock(lock)
         locked = locks.read_lock(check) if check is not None else None
+        if html is not None:
+            from hf_gammareg.show.html import check_page
+
+            check_page(html)
         configuration_file(source)
 
         from hf_gammareg.inputs.sources import load_source
@@ -114,6 +123,20 @@ def inspect(
         decays = decide(gammas, model, policy, gamma_decay=gamma_decay or (), gamma_no_decay=gamma_no_decay or ())
         if picture:
             draw(picture, analysis, decays=decays, title=f"{source}, policy {policy}")
+        if html is not None:
+            from hf_gammareg.show.page import write_page
+
+            compared = {"trainer", "timm", diff or policy} - {policy}
+            write_page(
+                html,
+                analysis,
+                decays,
+                model,
+                source=source,
+                policy=policy,
+                others={name: decide(gammas, model, name) for name in sorted(compared, reverse=True)},
+                command=_command(source, policy, gamma_decay, gamma_no_decay, html),
+            )
         if (file := check or lock) is not None:
             named = locks.locked_source(source, file)
             now = locks.lock_dict(gammas, decays, model, source=named, policy=policy)
@@ -134,6 +157,16 @@ def inspect(
     if diff is not None:
         return _difference(source, found, output, every), 0
     return _inspection(source, policy, gammas, decays, output, every), 0
+
+
+def _command(
+    source: str, policy: str, gamma_decay: Sequence[str] | None, gamma_no_decay: Sequence[str] | None, html: Path
+) -> str:
+    """The command that writes a page again."""
+    words = ["gammareg", "inspect", source, "--policy", policy]
+    for option, globs in (("--gamma-decay", gamma_decay), ("--gamma-no-decay", gamma_no_decay)):
+        words += [word for glob in globs or () for word in (option, glob)]
+    return shlex.join([*words, "--html", str(html)])
 
 
 def _checked(path: str, locked: Mapping[str, Any], now: Mapping[str, Any], changes: Sequence[str], output: str) -> str:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import logging as _logging
 import sys
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from torch.optim import Optimizer
 from transformers.utils import logging
 
 from hf_gammareg.decay.budget import decay_budget, decay_kind
 from hf_gammareg.decay.optimizers import unwrapped_optimizer
+from hf_gammareg.decay.policy import decide, policy_name
 from hf_gammareg.decay.regroup import Outcome
 from hf_gammareg.errors import GammaRegError
+from hf_gammareg.roles.find import Analysis
 from hf_gammareg.roles.gammas import GammaMap, unknown_text
+from hf_gammareg.show.page import Plan, write_page
 from hf_gammareg.show.report import add_to_report, summary_line, write_report
 
 logger = _logging.getLogger(__name__)
@@ -90,6 +95,50 @@ def tell_policy(
             honoured=outcome != "lost",
             summary=line,
         )
+
+
+def leave_page(
+    path: Path,
+    analysis: Analysis,
+    gammas: GammaMap,
+    decays: Mapping[str, bool],
+    plain: Collection[str],
+    model: nn.Module,
+    optimizer: Any,
+    trainer: Any,
+) -> None:
+    """Leave a page beside the report (see `hf_gammareg.write_page`), with the schedule that the Trainer plans.
+
+    Args:
+        path: where it goes.
+        analysis: of the model.
+        gammas: the gammas, as they are trained now.
+        decays: `{parameter name: decays}`.
+        plain: the gammas that the Trainer would decay by itself.
+        model: the model, without wrappers.
+        optimizer: the optimizer.
+        trainer: the Trainer, for its settings.
+    """
+    args, policy = trainer.args, policy_name(trainer._option("policy"))
+    momentum = optimizer.defaults.get("momentum") if isinstance(optimizer, Optimizer) else None
+    strengths = (args.gamma_weight_decay, args.weight_decay)
+    known = {
+        "learning_rate": args.learning_rate,
+        "weight_decay": next(strength for strength in strengths if strength is not None),
+        "steps": trainer.state.max_steps or None,
+        "schedule": str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)),
+        "optimizer": type(optimizer).__name__ + (f" {momentum:g}" if momentum else ""),
+    }
+    others = {"trainer": {name: name in plain for name in gammas.names}, "timm": decide(gammas, model, "timm")}
+    write_page(
+        path,
+        replace(analysis, gammas=gammas),
+        decays,
+        model,
+        policy=policy,
+        others={name: theirs for name, theirs in others.items() if name != policy},
+        plan=Plan.near(known),
+    )
 
 
 def _tell_outcome(outcome: Outcome, optimizer: Any, option: Any) -> None:

@@ -21,8 +21,9 @@ from hf_gammareg.decay.regroup import Outcome, groups_of, holds, regroup
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.model.names import parameter_names
 from hf_gammareg.model.whole import unwrapped
-from hf_gammareg.roles.find import unknown
+from hf_gammareg.roles.find import Analysis, unknown
 from hf_gammareg.roles.gammas import GammaMap
+from hf_gammareg.show.page import PAGE_NAME
 from hf_gammareg.trainer.card import complete_card
 from hf_gammareg.trainer.given import arguments, first
 from hf_gammareg.trainer.looking import look
@@ -36,7 +37,7 @@ from hf_gammareg.trainer.resume import (
     load_weights,
     resume_by_name,
 )
-from hf_gammareg.trainer.telling import tell_budget, tell_left_alone, tell_policy
+from hf_gammareg.trainer.telling import leave_page, tell_budget, tell_left_alone, tell_policy
 
 logger = _logging.getLogger(__name__)
 
@@ -59,6 +60,8 @@ class GammaRegTrainerMixin(_Base):
     """
 
     _analysis: tuple[nn.Module, GammaMap] | None = None
+    _to_show: Analysis | None = None
+    """What a page is to be made of, until it is made."""
     _outcome: Outcome | None = None
     """What became of the decisions; None where no optimizer has been made."""
     _resumed: Path | None = None
@@ -218,6 +221,7 @@ class GammaRegTrainerMixin(_Base):
             analysis, probed = unknown(model, str(error)), False
         if monitor:
             monitor.analysis = analysis if probed else None
+        self._to_show = analysis if self._option("page") else None
         return model, analysis.gammas
 
     def _apply_policy(self, optimizer: Any, model: Any) -> None:
@@ -238,6 +242,9 @@ class GammaRegTrainerMixin(_Base):
         if self.is_world_process_zero():
             plain, where = self._plain_rule(gammas, analysed), self._report_path
             tell_policy(gammas, decays, plain, self._outcome, optimizer, self.args.optim, where, **settings)
+            if self._to_show and where:
+                leave_page(where.with_name(PAGE_NAME), self._to_show, gammas, decays, plain, analysed, optimizer, self)
+        self._to_show = None
         if self._policy_applied:
             state = PolicyState(gammas, decays, settings["policy"]).state_dict()
             resume_by_name(self, optimizer, model, self._resumed, state, given)
@@ -289,6 +296,10 @@ class GammaRegArguments(TrainingArguments):
     gamma_no_decay: list[str] | None = field(
         default=None,
         metadata={"help": "Glob patterns of gammas that do not decay whatever the policy says."},
+    )
+    gamma_page: bool = field(
+        default=False,
+        metadata={"help": "Leave gamma_page.html beside gamma_report.json: the network by role, every gamma, why."},
     )
 
     def __post_init__(self) -> None:

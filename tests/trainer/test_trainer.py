@@ -562,3 +562,14 @@ def test_bases_with_signatures_of_their_own(cls, tmp_path):
     assert "a name" in card
     assert "- mine\n" in card
     assert "## Weight decay on the normalization gains" in card
+
+
+def test_a_page_is_left_beside_the_report_when_asked(tmp_path):
+    trainer(tmp_path / "without").train()
+    assert not (tmp_path / "without" / "gamma_page.html").exists()
+    trainer(tmp_path, weight_decay=0.3, max_steps=2, gamma_page=True, lr_scheduler_type="cosine").train()
+    text = (tmp_path / "gamma_page.html").read_text()
+    assert 'id="decay" inputmode="decimal" value="0.3"' in text
+    assert 'id="steps" inputmode="numeric" value="2"' in text
+    assert '<option value="cosine" selected>' in text
+    assert "What other rules would do" in text
