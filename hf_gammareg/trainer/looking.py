@@ -1,13 +1,15 @@
-"""What a Trainer's model is analysed by: the batches there are, else what its configuration says."""
+"""What a Trainer's model is analysed by: what the Trainer would feed it, else what its configuration says."""
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
+from transformers import Trainer
 
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.graph.untouched import same_random_state
@@ -16,6 +18,54 @@ from hf_gammareg.inputs.derive import arguments
 from hf_gammareg.model.whole import placement
 from hf_gammareg.roles.find import Analysis, analyse
 from hf_gammareg.roles.gammas import Role
+from hf_gammareg.trainer.apart import apart
+
+
+def fed(trainer: Trainer) -> Any:
+    """What a Trainer would feed its model first, of two training examples: by its own data loader and loss.
+
+    All this is done in a copy of the process: data set, collator and Trainer stay as they are.
+
+    Returns:
+        Keyword arguments of the model's forward, or a pair of positional and keyword ones; None for examples that are
+        not collated into arguments.
+
+    Raises:
+        GammaRegError: if the data can't be read or collated there.
+    """
+    return apart(lambda: _first_call(trainer, _two(trainer.get_train_dataloader())))
+
+
+def collated(loader: Any) -> Any:
+    """Two examples of a loader's data set as it collates them, in a copy of the process; it raises what `fed` does."""
+    return apart(lambda: _two(loader))
+
+
+def _two(loader: Any) -> Any:
+    dataset = loader.dataset
+    return loader.collate_fn([dataset[index % len(dataset)] for index in range(BATCH)])
+
+
+class _Called(BaseException):
+    """Ends a call of the model before it computes anything, whatever a loss function catches."""
+
+
+def _first_call(trainer: Trainer, batch: Any) -> Any:
+    """The arguments with which the Trainer's loss first calls the model; the batch where it does not get so far."""
+
+    def stop(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        raise _Called(args, kwargs)
+
+    model: Any = trainer.model
+    model.register_forward_pre_hook(stop, prepend=True, with_kwargs=True)
+    try:
+        trainer.compute_loss(model, copy.copy(batch))
+    except _Called as called:
+        args, kwargs = called.args
+        return (args, kwargs) if args else kwargs
+    except Exception:
+        pass
+    return dict(batch) if isinstance(batch, Mapping) else None
 
 
 def look(

@@ -15,7 +15,7 @@ from hf_gammareg.model.values import is_main_process, sharded
 from hf_gammareg.model.whole import unwrapped
 from hf_gammareg.roles.find import Analysis
 from hf_gammareg.roles.gammas import GammaMap
-from hf_gammareg.trainer.looking import look
+from hf_gammareg.trainer.looking import collated, look
 from hf_gammareg.watch.history import HISTORY_NAME
 from hf_gammareg.watch.monitor import NEAR_ZERO, GammaMonitor, learning_rates
 
@@ -151,6 +151,6 @@ def probing(trainer: Trainer) -> GammaMonitorCallback | None:
 def _examples(loader: Any) -> Any:
     """Two examples of a loader's data set, collated; None where it gives none."""
     try:
-        return loader.collate_fn([loader.dataset[index % len(loader.dataset)] for index in range(2)])
-    except Exception:  # whatever a user's data set may raise
+        return collated(loader)
+    except GammaRegError:
         return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging as _logging
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial, update_wrapper
 from pathlib import Path
@@ -26,7 +25,7 @@ from hf_gammareg.roles.gammas import GammaMap
 from hf_gammareg.show.page import PAGE_NAME
 from hf_gammareg.trainer.card import complete_card
 from hf_gammareg.trainer.given import arguments, first
-from hf_gammareg.trainer.looking import look
+from hf_gammareg.trainer.looking import fed, look
 from hf_gammareg.trainer.monitor import attach_monitors, probing
 from hf_gammareg.trainer.resume import (
     REPORT_NAME,
@@ -85,26 +84,22 @@ class GammaRegTrainerMixin(_Base):
         )
 
     def gamma_example_inputs(self) -> Any:
-        """The inputs that the graph is taken with: two training examples as the Trainer collates them.
+        """The inputs that the graph is taken with: what the Trainer would feed the model, of two training examples.
 
-        Override it for a model that these do not reach as a whole.
+        They are read, collated and handed to the loss in a copy of the process (so only on Linux): data set and
+        collator stay as they are. Override it for a model that these do not reach as a whole.
 
         Returns:
             What `find_gammas` takes; None (inputs from the model's configuration) for a data set without random
-            access, or where collating fails.
+            access, which gives up no example, or where collating fails.
         """
         dataset: Any = self.train_dataset
         if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") and len(dataset)):
             return None
         try:
-            if hasattr(dataset, "column_names") and hasattr(dataset, "remove_columns"):
-                dataset, collate = self._remove_unused_columns(dataset), self.data_collator
-            else:
-                collate = self._get_collator_with_removed_columns(self.data_collator)
-            batch = collate([dataset[index % len(dataset)] for index in range(2)])
-            return dict(batch) if isinstance(batch, Mapping) else None
-        except Exception as error:  # whatever a user's data set may raise, here it costs only a better batch
-            logger.info(f"No example batch from the training set ({type(error).__name__}: {error}).")
+            return fed(self)
+        except GammaRegError as error:  # whatever a user's data set may raise, here it costs only a better batch
+            logger.info(f"No example batch from the training set: {error}")
             return None
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
