@@ -8,6 +8,9 @@ import timm.optim._optim_factory
 
 import hf_gammareg.timm
 
-for module in (timm.optim, timm.optim._optim_factory):
-    for name in ("create_optimizer", "create_optimizer_v2"):
-        setattr(module, name, getattr(hf_gammareg.timm, name))
+
+def pytest_configure():
+    """Only where this is given as a plugin: a doctest run of our own tests imports it too."""
+    for module in (timm.optim, timm.optim._optim_factory):
+        for name in ("create_optimizer", "create_optimizer_v2"):
+            setattr(module, name, getattr(hf_gammareg.timm, name))
