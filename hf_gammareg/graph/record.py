@@ -393,6 +393,9 @@ def _program(
         specs.append(InputSpec(kind, TensorArgument(node.name), name, True if key in buffers else None))
     for node in holders[len(held) :]:
         specs.append(InputSpec(InputKind.USER_INPUT, TensorArgument(node.name), None))
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.item.default):
+        if not node.users:  # Python has asked: the answer is part of the path
+            graph.erase_node(node)
     for node in [node for node in graph.nodes if node.op == "call_function"]:
         node.meta.setdefault("val", None)
         if node.target is torch._C._set_grad_enabled:

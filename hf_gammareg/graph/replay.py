@@ -155,8 +155,12 @@ def _asked(
         return row, lambda _: target(*args, **kwargs), arguments
 
     def run(changed: Arguments) -> Any:
-        words = zip(given.items(), called(op, given), strict=True)
-        found = [(name, value if word is None else changed[word]) for (name, value), word in words]
-        return target(*(value for _, value in found[: len(args)]), **dict(found[len(args) :]))
+        words = called(op, given)
+        found = [
+            (name, value if word is None else changed[word])
+            for (name, value), word in zip(given.items(), words, strict=True)
+        ]
+        left_out = {word: value for word, value in changed.items() if word not in words}
+        return target(*(value for _, value in found[: len(args)]), **dict(found[len(args) :]), **left_out)
 
     return row, run, arguments

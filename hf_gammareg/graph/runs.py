@@ -14,6 +14,8 @@ EPS = 1e-9
 """What remains of the eps of norms. A norm cancels a factor up to its eps, which is no part of a gamma's fate: with the
 usual 1e-5 to 1e-3 the output of a deep network moves by up to 3 % of its spread, in proportion to eps; where almost
 nothing varies (the last blocks of an untrained Inception), a millionth of it is still seen."""
+USUAL_EPS = 1e-5
+"""That of torch's norms where it is not given."""
 
 
 def replacing(**values: Any) -> Run:
@@ -39,8 +41,7 @@ def expected(op: Callable[[Arguments], Any], arguments: Arguments) -> Any:
 
 def almost_no_eps(op: Callable[[Arguments], Any], arguments: Arguments) -> Any:
     """A norm that cancels nearly all of a factor."""
-    eps = arguments.get("eps")
-    return op(arguments if eps is None else {**arguments, "eps": eps * EPS})
+    return op({**arguments, "eps": (arguments.get("eps") or USUAL_EPS) * EPS})
 
 
 def far_above(op: Callable[[Arguments], Any], arguments: Arguments) -> Any:
