@@ -26,6 +26,9 @@ INLINED = {
 }
 """Higher-order ops that call a subgraph once: read as if it stood in place."""
 
+WHOLE = {torch.ops.aten.detach.default, torch.ops.aten.alias.default, torch.ops.aten.slice.Tensor}
+"""Views that are all of what they view where they have its shape."""
+
 
 def read(program: torch.export.ExportedProgram, model: nn.Module, source: str) -> Graph:
     """Read an exported program into our records."""
@@ -150,9 +153,10 @@ class _Builder:
             parent: Any = base.args[0]
             above = values.get(parent) if isinstance(parent, fx.Node) else None
             if _is_view(base) and isinstance(above, Node) and above.floating:
-                arguments = {"self": above, "values": made}
-                made = self._add("mutate", arguments, None, path)
-                made.shape, made.floating, made.tensor = above.shape, True, True
+                if not (base.target in WHOLE and made.shape == above.shape):
+                    arguments = {"self": above, "values": made}
+                    made = self._add("mutate", arguments, None, path)
+                    made.shape, made.floating, made.tensor = above.shape, True, True
             elif not _in_place(base.target):
                 return
             base = parent
