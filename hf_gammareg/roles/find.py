@@ -125,7 +125,7 @@ def find_gammas(model: nn.Module, example_inputs: Any = None) -> GammaMap:
     The model is traced on fake tensors and left as it was: mode, buffers, hooks, attributes, RNG.
 
     Args:
-        model: any PyTorch model, on any device, not yet wrapped or sharded.
+        model: any PyTorch model, on any device, not yet sharded.
         example_inputs: what the model's forward takes, two examples: a tensor, a tuple of positional arguments, a
             dictionary of keyword arguments, or a pair of both. Default: made from what the model says of itself.
 
