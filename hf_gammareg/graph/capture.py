@@ -126,7 +126,7 @@ def _check_arguments(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[st
 
 def _refused(failures: list[Exception]) -> bool:
     """Whether the model itself said no to its inputs, in either mode: what tracing cannot do is no ValueError."""
-    return len(failures) == 2 and {(type(error), str(error)) for error in failures} == {(ValueError, str(failures[0]))}
+    return [type(error) for error in failures] == [ValueError] * 2 and len({str(error) for error in failures}) == 1
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], _: Chance) -> ExportedProgram:

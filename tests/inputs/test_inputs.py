@@ -121,6 +121,16 @@ def test_norms_for_a_part_of_the_batch_have_the_role_of_the_norm_beside_them(spl
     assert len(found) == splits * len(find_gammas(timm.create_model("test_resnet")))
 
 
+@pytest.mark.parametrize("odd", [{"image_size": "large"}, {"num_channels": [3]}])
+def test_a_configuration_that_was_changed_into_nonsense_is_a_reason(odd):
+    model = vit()
+    for name, value in odd.items():
+        object.__setattr__(model.config, name, value)
+    found = find_gammas(model)
+    assert found.counts == {"unknown": 3}
+    assert "Pass" in found.source
+
+
 class AddsTwo(nn.Module):
     """A module of Lightning's, as far as it says what it takes."""
 
