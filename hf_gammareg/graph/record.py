@@ -77,7 +77,7 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], c
         module = make_fx(run, pre_dispatch=True, _error_on_data_dependent_ops=False)(*given)
     _check(module, writes.born)
     assert spec is not None
-    return _program(module, held, set(buffers), inputs, spec)
+    return as_program(module, held, set(buffers), inputs, spec)
 
 
 def copied(values: Any) -> Any:
@@ -274,7 +274,7 @@ def _filled(node: fx.Node) -> bool:
     return True
 
 
-def _program(
+def as_program(
     module: fx.GraphModule,
     held: Mapping[int, tuple[str, Tensor]],
     buffers: Collection[int],
