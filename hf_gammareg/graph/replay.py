@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from hf_gammareg.errors import GammaRegError
 from hf_gammareg.graph.custom import asked, called
+from hf_gammareg.graph.functional import functional
 from hf_gammareg.graph.nodes import Graph
 from hf_gammareg.graph.program import read, spelled
-from hf_gammareg.graph.rewrite import decompositions
 from hf_gammareg.graph.rows import Arguments, OpRow
 from hf_gammareg.model.names import parameter_names
 
@@ -33,14 +32,7 @@ class Replay:
     """
 
     def __init__(self, program: torch.export.ExportedProgram, model: nn.Module, source: str) -> None:
-        try:
-            # No op in place: values can be shared between runs. Ops written out, as in the graph.
-            program = program.run_decompositions(decompositions())
-        except Exception as error:
-            raise GammaRegError(
-                f"Expected a model whose ops in place torch.export can write as others, found one where it can't "
-                f"({error}). Look at the roles of its gammas without running it."
-            ) from error
+        program = functional(program, model)
         if "eval mode" in source:
             _train(program.graph)
         self.graph: Graph = read(program, model, source)

@@ -48,3 +48,9 @@ def far_above(op: Callable[[Arguments], Any], arguments: Arguments) -> Any:
     """Without an upper bound: ReLU6 as ReLU."""
     bounds = [name for name in ("max", "max_val") if name in arguments]
     return op({**arguments, **dict.fromkeys(bounds, math.inf)}) if bounds else torch.relu(arguments["self"])
+
+
+def unrounded(op: Callable[[Arguments], Any], arguments: Arguments) -> Any:
+    """Without a grid and its ends: fake quantisation as what it stands for, with the mask that it may return."""
+    made = op(arguments)
+    return (arguments["self"], *made[1:]) if isinstance(made, tuple) else arguments["self"]
