@@ -67,8 +67,10 @@ def regroup(
     return "kept" if kept else "moved"
 
 
-def holds(optimizer: Any, model: nn.Module, decays: Mapping[str, bool]) -> bool:
-    """Whether an optimizer of the user's decays just the gammas that were decided, whatever the strength.
+def differing(optimizer: Any, model: nn.Module, decays: Mapping[str, bool]) -> list[str]:
+    """The gammas that an optimizer of the user's decays and the policy would not, or the other way.
+
+    Strengths may differ. None differ in an optimizer that decays nothing at all, and none that it does not hold.
 
     Args:
         optimizer: one that was made elsewhere.
@@ -76,10 +78,13 @@ def holds(optimizer: Any, model: nn.Module, decays: Mapping[str, bool]) -> bool:
         decays: `{parameter name: decays}`.
     """
     parameters = parameter_names(model).parameters
-    groups = getattr(optimizer, "param_groups", ())
+    owners = list(inner_optimizers(optimizer)) or [optimizer]
+    groups = [group for owner in owners for group in getattr(owner, "param_groups", ())]
     found = {id(p): bool(group.get("weight_decay")) for group in groups for p in group["params"]}
-    trained = [(parameters[name], decay) for name, decay in decays.items() if parameters[name].requires_grad]
-    return all(found.get(id(parameter)) == decay for parameter, decay in trained)
+    if found and not any(found.values()):
+        return []
+    trained = {name: id(parameters[name]) for name in decays if name in parameters and parameters[name].requires_grad}
+    return [name for name, key in trained.items() if not found or found.get(key, decays[name]) != decays[name]]
 
 
 def _reads_groups(owner: Any, groups: list[Group], gammas: Mapping[int, float]) -> bool:

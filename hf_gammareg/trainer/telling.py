@@ -17,7 +17,7 @@ from hf_gammareg.decay.budget import decay_budget, decay_kind
 from hf_gammareg.decay.optimizers import unwrapped_optimizer
 from hf_gammareg.decay.policy import decide, policy_name
 from hf_gammareg.decay.regroup import Outcome
-from hf_gammareg.errors import GammaRegError
+from hf_gammareg.errors import GammaRegError, some
 from hf_gammareg.roles.find import Analysis
 from hf_gammareg.roles.gammas import GammaMap, unknown_text
 from hf_gammareg.show.page import Plan, write_page
@@ -37,11 +37,43 @@ def say(line: str, *, loudly: bool = False) -> None:
         print(f"hf_gammareg: {line}", file=sys.stderr, flush=True)
 
 
-def tell_left_alone(name: str) -> None:
-    """Warn that a Trainer, by the name of its class, was given an optimizer of the user's that decays other gammas."""
+def tell_left_alone(name: str, differ: Collection[str], policy: Any) -> None:
+    """Warn that a Trainer was given an optimizer of the user's that decays other gammas.
+
+    Args:
+        name: of the Trainer's class.
+        differ: the gammas that it decays and the policy would not, or the other way.
+        policy: the Trainer's.
+    """
     logger.warning(
         f"{name} was given an optimizer and leaves its groups as they are, which decay other gammas than the policy "
-        "would. To apply the policy, build the optimizer from hf_gammareg.param_groups(model, ...)."
+        f"would: {_advice(differ, policy)}"
+    )
+
+
+def tell_passed_by(name: str, optimizer: Any, differ: Collection[str], policy: Any, report: Path | None) -> None:
+    """Warn that a Trainer trains with an optimizer that it has not made.
+
+    Args:
+        name: see `tell_left_alone`, as for `differ` and `policy`.
+        optimizer: the optimizer.
+        report: where there may be a report of one that it made.
+    """
+    logger.warning(
+        f"Expected {name}.create_optimizer to call super().create_optimizer(), which applies the gamma policy, found "
+        f"{type(unwrapped_optimizer(optimizer)).__name__}, made without it, whose groups decay other gammas than the "
+        f"policy would: {_advice(differ, policy)}"
+    )
+    if report:
+        add_to_report(report, honoured=False)
+
+
+def _advice(differ: Collection[str], policy: Any) -> str:
+    name = policy_name(policy)
+    return (
+        f"{some(differ)}. To apply the policy, build the optimizer from hf_gammareg.param_groups(model, ..., "
+        f"policy={name!r}); if its groups are of another making on purpose, set gamma_policy, gamma_decay and "
+        "gamma_no_decay to what made them."
     )
 
 
