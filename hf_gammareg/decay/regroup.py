@@ -14,8 +14,9 @@ from hf_gammareg.model.layouts import Group
 from hf_gammareg.model.names import parameter_names
 from hf_gammareg.resume.matching import inner_optimizers
 
-Outcome = Literal["kept", "moved", "lost"]
-"""What became of the decisions: the groups held them; they do now; they can't be had."""
+Outcome = Literal["kept", "moved", "lost", "unmatched"]
+"""What became of the decisions: the groups held them; they do now; the optimizer can't have them; it was made for a
+model that has no parameters of the gammas' names."""
 
 
 def regroup(
@@ -42,7 +43,7 @@ def regroup(
         gamma_weight_decay: a strength of its own for the gammas that decay.
 
     Returns:
-        `kept`, `moved`, or `lost`; then nothing was changed.
+        `kept` or `moved`, also where it holds only some of the gammas; for any other nothing was changed.
     """
     parameters = parameter_names(model).parameters
     wanted = {
@@ -54,9 +55,11 @@ def regroup(
     held = list(inner_optimizers(optimizer))
     owners: list[tuple[Any, list[Group]]] = [(inner, inner.param_groups) for inner in held] or [(optimizer, groups)]
     found = {id(p): group.get("weight_decay") for _, own in owners for group in own for p in group["params"]}
-    if not decays.keys() <= parameters.keys() or not wanted.keys() <= found.keys():
+    if not decays.keys() <= parameters.keys():
+        return "unmatched"
+    if not found.keys() & {id(parameter) for parameter in parameters.values()}:
         return "lost"
-    kept = all(found[key] == decay for key, decay in wanted.items())
+    kept = all(found.get(key, decay) == decay for key, decay in wanted.items())
     if not kept and not all(_reads_groups(owner, own, wanted) for owner, own in owners):
         return "lost"
     mirrored = held and {id(group) for group in groups} <= {id(group) for _, own in owners for group in own}

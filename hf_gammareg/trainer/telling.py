@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from transformers.utils import logging
 
 from hf_gammareg.decay.budget import decay_budget, decay_kind
-from hf_gammareg.decay.optimizers import unwrapped_optimizer
+from hf_gammareg.decay.optimizers import class_name, unwrapped_optimizer
 from hf_gammareg.decay.policy import decide, policy_name
 from hf_gammareg.decay.regroup import Outcome
 from hf_gammareg.errors import GammaRegError, some
@@ -24,6 +24,10 @@ from hf_gammareg.show.page import Plan, write_page
 from hf_gammareg.show.report import add_to_report, summary_line, write_report
 
 logger = _logging.getLogger(__name__)
+
+TRIAL = 100
+"""Steps of a run below which no usual strength comes to anything: at a rate of 0.001 and a decay of 0.1 it takes 100 to
+bring a weight to 0.99 of itself."""
 
 
 def say(line: str, *, loudly: bool = False) -> None:
@@ -112,7 +116,7 @@ def tell_policy(
         strength=weight_decay if gamma_weight_decay is None else gamma_weight_decay,
     )
     _tell_outcome(outcome, optimizer, option)
-    if outcome != "lost":
+    if outcome in ("kept", "moved"):
         say(line, loudly=bool(unknown_text(gammas)))
     if report:
         write_report(
@@ -124,7 +128,7 @@ def tell_policy(
             gamma_weight_decay=gamma_weight_decay,
             optimizer=type(optimizer).__name__,
             decay_kind=str(decay_kind(optimizer)),
-            honoured=outcome != "lost",
+            honoured=outcome in ("kept", "moved"),
             summary=line,
         )
 
@@ -174,17 +178,26 @@ def leave_page(
 
 
 def _tell_outcome(outcome: Outcome, optimizer: Any, option: Any) -> None:
-    """Warn where an optimizer has groups of its own making."""
+    """Warn where an optimizer has groups of its own making, or is of other parameters."""
     name = f"{type(optimizer).__name__} (optim={getattr(option, 'value', option)})"
-    if outcome == "lost":
+    if outcome == "unmatched":
+        say(
+            f"Expected the gammas in the model that {name} is made for, found its parameters under other names, so the "
+            "gamma policy can't be honoured and its groups decay as they were made. Hand it the model that is trained, "
+            "replace layers before the Trainer is made, or under FSDP1 set use_orig_params.",
+            loudly=True,
+        )
+    elif outcome == "lost":
         say(
             f"{name} does not keep the parameter groups it is given, so the gamma policy can't be honoured and its own "
-            "decay applies. Choose another optimizer, or under FSDP1 set use_orig_params.",
+            "decay applies. Choose another optimizer.",
             loudly=True,
         )
     elif outcome == "moved":
+        # torch's own have the groups that they were given.
+        maker = f"What made this {name}" if class_name(optimizer).startswith("torch.optim.") else name
         say(
-            f"{name} makes parameter groups of its own, not the Trainer's. The gammas were put where the policy says; "
+            f"{maker} makes parameter groups of its own, not the Trainer's. The gammas were put where the policy says; "
             "whether anything else decays is as it decided.",
             loudly=True,
         )
@@ -192,6 +205,8 @@ def _tell_outcome(outcome: Outcome, optimizer: Any, option: Any) -> None:
 
 def tell_budget(optimizer: Any, scheduler: Any, steps: int, names: Collection[str], report: Path | None) -> None:
     """Say what decay alone is going to do to a gamma, and add it to the report.
+
+    Of a trial, where it is next to nothing whatever the settings, only the report tells.
 
     Args:
         optimizer: the optimizer.
@@ -209,7 +224,7 @@ def tell_budget(optimizer: Any, scheduler: Any, steps: int, names: Collection[st
         return
     if names and not budget.groups:  # layer-wise optimizers, which hold one optimizer for each parameter; strength 0
         return
-    if names:
+    if names and not (budget.negligible and steps < TRIAL):
         say(str(budget))
     if report:
         add_to_report(report, decay_budget=budget.to_dict())

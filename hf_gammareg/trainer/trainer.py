@@ -133,7 +133,8 @@ class GammaRegTrainerMixin(_Base):
         """
         if not isinstance(self, GammaRegTrainerMixin):
             return Trainer.get_decay_parameter_names(self, model)
-        live, decays = parameter_names(model).live, self.gamma_decays
+        decays = self.gamma_decays
+        live = parameter_names(model).called_in(parameter_names(self._analysed()[0]))
         others = [path for path in super().get_decay_parameter_names(model) if live.get(path, path) not in decays]
         return others + [path for path, name in live.items() if decays.get(name)]
 

@@ -117,13 +117,14 @@ def decayed(trainer):
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_it_trains_saves_and_resumes_by_the_policy(client, encoder, tmp_path):
+def test_it_trains_saves_and_resumes_by_the_policy(client, encoder, tmp_path, caplog):
     library, make, counts, roles = CLIENTS[client]
     pytest.importorskip(library)
     whole = make(tmp_path / "whole", encoder)
     whole.train()
     assert whole.gammas.counts == counts
     assert decayed(whole) == {gamma.name for gamma in whole.gammas.by_role(*roles)}
+    assert not [record for record in caplog.records if record.name.startswith("hf_gammareg")]
     assert all(entry["grad_norm"] for entry in whole.state.log_history if "loss" in entry)
     saved = tmp_path / "whole" / "checkpoint-1"
     assert json.loads((saved / "gamma_report.json").read_text())["honoured"] is True
