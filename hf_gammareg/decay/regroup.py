@@ -81,13 +81,26 @@ def differing(optimizer: Any, model: nn.Module, decays: Mapping[str, bool]) -> l
         decays: `{parameter name: decays}`.
     """
     parameters = parameter_names(model).parameters
-    owners = list(inner_optimizers(optimizer)) or [optimizer]
-    groups = [group for owner in owners for group in getattr(owner, "param_groups", ())]
-    found = {id(p): bool(group.get("weight_decay")) for group in groups for p in group["params"]}
+    found = {id(p): bool(group.get("weight_decay")) for group in _all_groups(optimizer) for p in group["params"]}
     if found and not any(found.values()):
         return []
     trained = {name: id(parameters[name]) for name in decays if name in parameters and parameters[name].requires_grad}
     return [name for name, key in trained.items() if not found or found.get(key, decays[name]) != decays[name]]
+
+
+def apart_from(optimizer: Any, model: nn.Module) -> tuple[list[str], list[str]]:
+    """The parameters that an optimizer holds though they are frozen, and those that it lacks though they are not."""
+    held = {id(parameter) for group in _all_groups(optimizer) for parameter in group["params"]}
+    if all((id(parameter) in held) is parameter.requires_grad for parameter in model.parameters()):
+        return [], []
+    parameters = parameter_names(model).parameters
+    frozen = [name for name, p in parameters.items() if id(p) in held and not p.requires_grad]
+    return frozen, [name for name, p in parameters.items() if id(p) not in held and p.requires_grad]
+
+
+def _all_groups(optimizer: Any) -> list[Group]:
+    owners = list(inner_optimizers(optimizer)) or [optimizer]
+    return [group for owner in owners for group in getattr(owner, "param_groups", ())]
 
 
 def _reads_groups(owner: Any, groups: list[Group], gammas: Mapping[int, float]) -> bool:

@@ -135,10 +135,11 @@ def load_best_weights(trainer: Trainer, load: Callable[[], None]) -> None:
         load()
 
 
-def keep_report(trainer: Trainer, folder: str) -> None:
+def keep_report(trainer: Trainer, folder: str | None) -> None:
     """Put a copy of the run's report into a checkpoint, for `resume_by_name` to compare with."""
     report = Path(trainer.args.output_dir or "") / REPORT_NAME
-    if trainer.args.should_save and report.is_file():
+    if folder and trainer.args.should_save and report.is_file():
+        Path(folder).mkdir(parents=True, exist_ok=True)
         write_whole(Path(folder) / REPORT_NAME, report.read_text(encoding="utf-8"))
 
 

@@ -81,6 +81,26 @@ def _advice(differ: Collection[str], policy: Any) -> str:
     )
 
 
+def tell_changed(optimizer: Any, frozen: Collection[str], thawed: Collection[str]) -> None:
+    """Warn that layers were frozen or thawed after an optimizer was made.
+
+    Args:
+        optimizer: the optimizer.
+        frozen: the parameters that it holds and that get no gradient.
+        thawed: those that get one and that it does not hold.
+    """
+    name = type(unwrapped_optimizer(optimizer)).__name__
+    say(
+        f"Expected the layers that {name} was made for, found "
+        + " and ".join(
+            [f"frozen since, which it leaves as they are: {some(frozen)}"] * bool(frozen)
+            + [f"thawed since, which are in none of its groups and so not trained: {some(thawed)}"] * bool(thawed)
+        )
+        + ". Do so before the optimizer is made, or set trainer.optimizer = None before train() is called again.",
+        loudly=True,
+    )
+
+
 def tell_policy(
     gammas: GammaMap,
     decays: Mapping[str, bool],

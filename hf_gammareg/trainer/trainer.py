@@ -19,7 +19,7 @@ from hf_gammareg.decay.groups import as_groups, check_ranks
 from hf_gammareg.decay.optimizers import unwrapped_optimizer
 from hf_gammareg.decay.policy import decide
 from hf_gammareg.decay.policy_state import PolicyState
-from hf_gammareg.decay.regroup import Outcome, differing, groups_of, regroup
+from hf_gammareg.decay.regroup import Outcome, apart_from, differing, groups_of, regroup
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.model.names import parameter_names
 from hf_gammareg.model.whole import unwrapped
@@ -39,7 +39,14 @@ from hf_gammareg.trainer.resume import (
     load_weights,
     resume_by_name,
 )
-from hf_gammareg.trainer.telling import leave_page, tell_budget, tell_left_alone, tell_passed_by, tell_policy
+from hf_gammareg.trainer.telling import (
+    leave_page,
+    tell_budget,
+    tell_changed,
+    tell_left_alone,
+    tell_passed_by,
+    tell_policy,
+)
 
 logger = _logging.getLogger(__name__)
 
@@ -68,6 +75,8 @@ class GammaRegTrainerMixin(_Base):
     """The optimizer of which all is said; it is not kept alive."""
     _outcome: Outcome | None = None
     """What became of the decisions in it; None where it was made elsewhere."""
+    _apart: tuple[list[str], list[str]] = [], []
+    """The parameters that it holds in vain, and those that it lacks, of which all is said."""
     _resumed: Path | None = None
     """The checkpoint that training goes on from."""
 
@@ -176,6 +185,7 @@ class GammaRegTrainerMixin(_Base):
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         prepared = super()._prepare_for_training(*args, **kwargs)
+        self._tell_changed()
         if (differ := self._judge(self.optimizer)) and self.is_world_process_zero():
             tell_passed_by(type(self).__name__, self.optimizer, differ, self._option("policy"), self._report_path)
         return prepared
@@ -184,11 +194,17 @@ class GammaRegTrainerMixin(_Base):
         load = partial(super()._load_optimizer_and_scheduler, *args, **kwargs)
         load_states(self, load, first(load), by_name=self._policy_applied)
 
-    def _save_optimizer_and_scheduler(self, *args: Any, **kwargs: Any) -> None:
-        save = partial(super()._save_optimizer_and_scheduler, *args, **kwargs)
-        if self._outcome:
-            keep_report(self, first(save))
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """Save the model as `Trainer.save_model` does; a checkpoint, with the optimizer or without, gets the report."""
+        save = partial(super().save_model, *args, **kwargs)
         save()
+        if self._outcome and arguments(save).get("_internal_call"):
+            keep_report(self, first(save))
+
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        """Log as `Trainer.log` does, and name layers that were frozen or thawed since the optimizer was made."""
+        self._tell_changed()
+        super().log(*args, **kwargs)
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         load = partial(super()._load_from_checkpoint, *args, **kwargs)
@@ -251,6 +267,15 @@ class GammaRegTrainerMixin(_Base):
         self._judged, self._outcome = ref(optimizer), None
         return differing(optimizer, self._analysed()[0], self.gamma_decays)
 
+    def _tell_changed(self) -> None:
+        # Sharded parameters are others than those that the optimizer was made of.
+        if self._policy_applied and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            model: Any = self.model
+            before, self._apart = self._apart, apart_from(unwrapped_optimizer(self.optimizer), model)
+            frozen, thawed = ([n for n in now if n not in was] for now, was in zip(self._apart, before, strict=True))
+            if (frozen or thawed) and self.is_world_process_zero():
+                tell_changed(self.optimizer, frozen, thawed)
+
     def _apply_policy(self, optimizer: Any, model: Any) -> None:
         """Put the gammas of a fresh optimizer where the policy says, say and report it, and make it resume by name."""
         decays, settings = self.gamma_decays, self._settings
@@ -260,6 +285,7 @@ class GammaRegTrainerMixin(_Base):
         given = as_groups(getattr(optimizer, "param_groups", ()))
         self._outcome = outcome = regroup(optimizer, groups, model, decays, **strengths)
         self._judged, applied = ref(unwrapped_optimizer(optimizer)), outcome in ("kept", "moved")
+        self._apart = apart_from(optimizer, model)
         if applied:
             # Layers may have been frozen since the analysis.
             parameters = parameter_names(model).parameters

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 from test_trainer import BEFORE, FINAL, LAST, arguments, images, resnet, trainer, vit
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from hf_gammareg import GammaRegTrainer, GammaRegTrainerMixin, decide, find_gammas, param_groups
 
@@ -152,3 +152,37 @@ def test_what_an_optimizer_does_not_hold_it_does_not_decay_otherwise(tmp_path, c
     trainer(tmp_path, model, init={"optimizers": (mine, None)}).train()
     assert not warnings_in(caplog)
     assert len(LAST) > 1
+
+
+class Thaws(TrainerCallback):
+    """Freezes and thaws layers at a step, as gradual unfreezing does."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def on_step_end(self, args, state, control, model, **kwargs):
+        if state.global_step == self.at:
+            model.vit.embeddings.cls_token.requires_grad_(False)
+            model.get_parameter(BEFORE.format(0)).requires_grad_(True)
+
+
+def test_layers_that_are_frozen_or_thawed_later_are_named_once(tmp_path, caplog):
+    model = vit()
+    model.get_parameter(BEFORE.format(0)).requires_grad_(False)
+    ours = trainer(tmp_path, model, max_steps=6, logging_steps=1, init={"callbacks": [Thaws(2)]})
+    ours.train()
+    (said,) = warnings_in(caplog)
+    assert "AdamW was made for, found frozen since, which it leaves as they are: 'vit.embeddings.cls_token' and" in said
+    assert f"thawed since, which are in none of its groups and so not trained: '{BEFORE.format(0)}'. Do so" in said
+    assert torch.equal(model.get_parameter(BEFORE.format(0)), torch.ones(16))
+    caplog.clear()
+    model.classifier.requires_grad_(False)
+    ours.train()
+    (said,) = warnings_in(caplog)
+    assert "'classifier.bias', 'classifier.weight'. Do so" in said
+    assert "thawed since" not in said
+    caplog.clear()
+    ours.optimizer = None
+    ours.train()
+    assert not warnings_in(caplog)
+    assert not torch.equal(model.get_parameter(BEFORE.format(0)), torch.ones(16))
