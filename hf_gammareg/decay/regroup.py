@@ -14,9 +14,9 @@ from hf_gammareg.model.layouts import Group
 from hf_gammareg.model.names import parameter_names
 from hf_gammareg.resume.matching import inner_optimizers
 
-Outcome = Literal["kept", "moved", "lost", "unmatched"]
-"""What became of the decisions: the groups held them; they do now; the optimizer can't have them; it was made for a
-model that has no parameters of the gammas' names."""
+Outcome = Literal["kept", "moved", "held", "lost", "unmatched"]
+"""What became of the decisions: the Trainer's groups held them; they do now; those of a user's optimizer do; it is none
+that can have them; it was made for a model that has no parameters of the gammas' names."""
 
 
 def regroup(
@@ -86,6 +86,14 @@ def differing(optimizer: Any, model: nn.Module, decays: Mapping[str, bool]) -> l
         return []
     trained = {name: id(parameters[name]) for name in decays if name in parameters and parameters[name].requires_grad}
     return [name for name, key in trained.items() if not found or found.get(key, decays[name]) != decays[name]]
+
+
+def strength_of(optimizer: Any, model: nn.Module, decays: Mapping[str, bool]) -> float:
+    """The strongest weight decay of the gammas that decay in an optimizer that holds the decisions."""
+    parameters = parameter_names(model).parameters
+    gammas = {id(parameters[name]) for name, decay in decays.items() if decay and name in parameters}
+    groups = [group for group in _all_groups(optimizer) if any(id(p) in gammas for p in group["params"])]
+    return max((float(group.get("weight_decay") or 0.0) for group in groups), default=0.0)
 
 
 def apart_from(optimizer: Any, model: nn.Module) -> tuple[list[str], list[str]]:

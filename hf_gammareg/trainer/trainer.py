@@ -19,7 +19,7 @@ from hf_gammareg.decay.groups import as_groups, check_ranks
 from hf_gammareg.decay.optimizers import unwrapped_optimizer
 from hf_gammareg.decay.policy import decide
 from hf_gammareg.decay.policy_state import PolicyState
-from hf_gammareg.decay.regroup import Outcome, apart_from, differing, groups_of, regroup
+from hf_gammareg.decay.regroup import Outcome, apart_from, differing, groups_of, regroup, strength_of
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.model.names import parameter_names
 from hf_gammareg.model.whole import unwrapped
@@ -74,7 +74,7 @@ class GammaRegTrainerMixin(_Base):
     _judged: Callable[[], Any] | None = None
     """The optimizer of which all is said; it is not kept alive."""
     _outcome: Outcome | None = None
-    """What became of the decisions in it; None where it was made elsewhere."""
+    """What became of the decisions in it; None where it was made elsewhere and has others."""
     _apart: tuple[list[str], list[str]] = [], []
     """The parameters that it holds in vain, and those that it lacks, of which all is said."""
     _resumed: Path | None = None
@@ -180,8 +180,11 @@ class GammaRegTrainerMixin(_Base):
         write = partial(super().create_model_card, *args, **kwargs)
         write()
         if self.is_world_process_zero():
-            asked, applied = arguments(write), self._policy_applied
-            complete_card(self, asked, self.gammas, self.gamma_decays, applied=applied, **self._settings)
+            applied, settings, decays = self._policy_applied, self._settings, self.gamma_decays
+            if self._outcome == "held" and self.optimizer is not None:
+                strength = strength_of(unwrapped_optimizer(self.optimizer), self._analysed()[0], decays)
+                applied, settings = True, settings | {"weight_decay": strength, "gamma_weight_decay": None}
+            complete_card(self, arguments(write), self.gammas, decays, applied=applied, **settings)
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
         prepared = super()._prepare_for_training(*args, **kwargs)
@@ -198,7 +201,7 @@ class GammaRegTrainerMixin(_Base):
         """Save the model as `Trainer.save_model` does; a checkpoint, with the optimizer or without, gets the report."""
         save = partial(super().save_model, *args, **kwargs)
         save()
-        if self._outcome and arguments(save).get("_internal_call"):
+        if self._outcome not in (None, "held") and arguments(save).get("_internal_call"):
             keep_report(self, first(save))
 
     def log(self, *args: Any, **kwargs: Any) -> None:
@@ -256,16 +259,17 @@ class GammaRegTrainerMixin(_Base):
     def _is_judged(self, optimizer: Any) -> bool:
         if self._judged is None:
             return False
-        # DeepSpeed makes its own optimizer of the one that it is given.
-        return self.is_deepspeed_enabled or unwrapped_optimizer(optimizer) is self._judged()
+        # DeepSpeed makes its own optimizer of the one that it is given; None: nothing has taken its place.
+        return self.is_deepspeed_enabled or optimizer is None or unwrapped_optimizer(optimizer) is self._judged()
 
     def _judge(self, optimizer: Any) -> list[str]:
         """The gammas that an optimizer, made elsewhere and new here, decays otherwise than the policy."""
         if self._is_judged(optimizer):
             return []
         optimizer = unwrapped_optimizer(optimizer)
-        self._judged, self._outcome = ref(optimizer), None
-        return differing(optimizer, self._analysed()[0], self.gamma_decays)
+        differ = differing(optimizer, self._analysed()[0], self.gamma_decays)
+        self._judged, self._outcome = ref(optimizer), None if differ else "held"
+        return differ
 
     def _tell_changed(self) -> None:
         # Sharded parameters are others than those that the optimizer was made of.

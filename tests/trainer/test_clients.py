@@ -1,6 +1,8 @@
 """The trainers of other libraries under our mixin: trained, saved, resumed; models from configurations, no Hub.
 
-`OfAnotherLibrary` and `OfSentences` beside this file stand in for what of it can be had without them.
+What of it can be had without them is tested beside this file: `OfAnotherLibrary` has signatures of its own, the loss of
+`OfSentences` calls the model, `OfItsLoss` groups a loss's parameters, and in `test_in_place.py` a Trainer that somebody
+else made becomes ours.
 """
 
 import json

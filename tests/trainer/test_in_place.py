@@ -154,6 +154,15 @@ def test_what_an_optimizer_does_not_hold_it_does_not_decay_otherwise(tmp_path, c
     assert len(LAST) > 1
 
 
+def test_a_trainer_that_somebody_else_made_becomes_ours(tmp_path):
+    made = trainer(tmp_path, cls=Trainer, kind=TrainingArguments)
+    made.__class__ = GammaRegTrainer
+    made.args.gamma_policy = "final"
+    made.train()
+    decays = {name for group in made.optimizer.param_groups if group["weight_decay"] for name in group["param_names"]}
+    assert decays & {*LAST, FINAL} == {FINAL}
+
+
 class Thaws(TrainerCallback):
     """Freezes and thaws layers at a step, as gradual unfreezing does."""
 

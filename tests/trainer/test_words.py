@@ -128,6 +128,18 @@ def test_who_used_param_groups_is_not_sent_there(tmp_path, caplog):
     assert not said(caplog)
 
 
+@pytest.mark.parametrize("policy", ["guidelines", "all"])
+def test_a_card_tells_whether_the_optimizer_that_was_passed_follows_the_policy(policy, tmp_path):
+    model = vit()
+    mine = torch.optim.AdamW(param_groups(model, 0.3, policy="guidelines"), lr=0.1)
+    ours = trainer(tmp_path, model, gamma_policy=policy, init={"optimizers": (mine, None)})
+    ours.train()
+    ours.create_model_card()
+    card = (tmp_path / "README.md").read_text()
+    assert ("4 of 5 normalization gains (gammas) decay, with weight decay 0.3." in card) is (policy == "guidelines")
+    assert ("was **not** applied" in card) is (policy == "all")
+
+
 # --- checkpoints ----------------------------------------------------------------------------------------------------
 
 
