@@ -19,6 +19,7 @@ from hf_gammareg.graph.record import copied, record
 from hf_gammareg.graph.untouched import hooks_rest, untouched
 from hf_gammareg.graph.writes import taken_back
 from hf_gammareg.model.known import integers_known
+from hf_gammareg.model.quantised import plain_layers
 from hf_gammareg.model.whole import placement
 from hf_gammareg.quiet import quiet
 
@@ -32,7 +33,8 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     Tensors have no values while a model is exported. One that asks for the values of its integers is exported with
     these as constants (see `hf_gammareg.model.known`). What remains is run, once, on its own parameters, and what it
     calls written down: that holds for the one path that these inputs take. A model that refuses its inputs in both
-    modes is not traced again. Where random numbers decide which layers run, all of them do.
+    modes is not traced again. Where random numbers decide which layers run, all of them do. Quantised layers are traced
+    as plain ones (see `hf_gammareg.model.quantised`).
 
     The model is as before when this returns: modes, parameters, buffers, hooks, attributes and RNG state.
 
@@ -50,7 +52,7 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     """
     _check_arguments(model, args, kwargs)
     failures: list[Exception] = []
-    with quiet(), torch.no_grad(), _usual_device(model):
+    with quiet(), torch.no_grad(), _usual_device(model), plain_layers(model):
         for known, mode in product((False, True), ("train", "eval")):
             try:
                 program, mode = _all_seen(_export_known if known else _export, model, args, kwargs, mode)

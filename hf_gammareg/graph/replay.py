@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from hf_gammareg.errors import GammaRegError
 from hf_gammareg.graph.custom import asked, called
 from hf_gammareg.graph.functional import functional
 from hf_gammareg.graph.nodes import Graph
 from hf_gammareg.graph.program import read, spelled
 from hf_gammareg.graph.rows import Arguments, OpRow
 from hf_gammareg.model.names import parameter_names
+from hf_gammareg.model.quantised import is_quantised
 
 
 class Replay:
@@ -28,10 +30,15 @@ class Replay:
         source: how the program was had.
 
     Raises:
-        GammaRegError: if its ops in place can't be written as others.
+        GammaRegError: if its ops in place can't be written as others, or a layer of the model is quantised.
     """
 
     def __init__(self, program: torch.export.ExportedProgram, model: nn.Module, source: str) -> None:
+        if is_quantised(model):
+            raise GammaRegError(
+                "Expected a model of plain weights to run op by op, found quantised ones, which were traced by their "
+                "shapes alone. Run it as it was before it was quantised, or leave the measurement out."
+            )
         program = functional(program, model)
         if "eval mode" in source:
             _train(program.graph)

@@ -16,7 +16,7 @@ from hf_gammareg.graph.program import read
 from hf_gammareg.inputs.derive import arguments
 from hf_gammareg.model.names import parameter_names
 from hf_gammareg.model.whole import placement, whole
-from hf_gammareg.roles.gammas import Gamma, GammaMap, Role
+from hf_gammareg.roles.gammas import UNTRAINED, Gamma, GammaMap, Role
 from hf_gammareg.roles.residual import Ancestry, Sum, find_sums
 from hf_gammareg.roles.sites import Site, find_sites
 from hf_gammareg.roles.walk import Use, find_uses, unruled
@@ -111,11 +111,32 @@ def unknown(
     model: nn.Module, why: str, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
 ) -> Analysis:
     """What is known of a model that was not traced: its layers called norm, and why there is no more."""
+    return _untraced(model, f"The model could not be traced: {why}", f"none: {why}", args, kwargs)
+
+
+def untrained(model: nn.Module) -> Analysis | None:
+    """What is known without tracing of a model that trains nothing that can be a gamma; None where it may train one.
+
+    The weights of layers that mix can't be, and biases (adapters, a head on a frozen body); whatever else may.
+
+    >>> head = nn.Sequential(nn.LayerNorm(4).requires_grad_(False), nn.Linear(4, 2))
+    >>> untrained(head).gammas["0.weight"].reason
+    'It is not trained, nor is any gamma, so nothing was traced.'
+    """
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad and not isinstance(module, MIXING) and "bias" not in name:
+                return None
+    return _untraced(model, "It is not trained, nor is any gamma, so nothing was traced.", UNTRAINED)
+
+
+def _untraced(
+    model: nn.Module, why: str, source: str, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+) -> Analysis:
     model = whole(model)
     kinds = norm_parameters(model)
-    gammas = _gammas(model, {name: [] for name in kinds}, kinds, why=f"The model could not be traced: {why}")
     return Analysis(
-        gammas=GammaMap(gammas=gammas, source=f"none: {why}"),
+        gammas=GammaMap(gammas=_gammas(model, {name: [] for name in kinds}, kinds, why=why), source=source),
         args=args,
         kwargs=dict(kwargs or {}),
         device=placement(model)[0],
@@ -152,6 +173,9 @@ def find_gammas(model: nn.Module, example_inputs: Any = None) -> GammaMap:
 
 NOT_A_GAMMA = "It multiplies no normalised activation."
 
+
+MIXING = (nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.modules.conv._ConvNd, nn.RNNBase)
+"""Layers whose weights are no gains."""
 
 OF_TORCH = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 

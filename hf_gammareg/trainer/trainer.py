@@ -23,8 +23,8 @@ from hf_gammareg.decay.regroup import Outcome, apart_from, differing, groups_of,
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.model.names import parameter_names
 from hf_gammareg.model.whole import unwrapped
-from hf_gammareg.roles.find import Analysis, unknown
-from hf_gammareg.roles.gammas import GammaMap
+from hf_gammareg.roles.find import Analysis, unknown, untrained
+from hf_gammareg.roles.gammas import UNTRAINED, GammaMap
 from hf_gammareg.show.page import PAGE_NAME
 from hf_gammareg.trainer.card import complete_card
 from hf_gammareg.trainer.given import arguments, first
@@ -242,6 +242,8 @@ class GammaRegTrainerMixin(_Base):
         model: Any = self.model
         if self._analysis is None or all(module is not self._analysis[0] for module in model.modules()):
             self._analysis = self._analyse(model)
+        elif self._analysis[1].source == UNTRAINED and untrained(self._analysis[0]) is None:
+            self._analysis = self._analyse(self._analysis[0])  # some may be by now
         return self._analysis
 
     def _analyse(self, model: nn.Module) -> tuple[nn.Module, GammaMap]:
