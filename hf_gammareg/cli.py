@@ -17,6 +17,8 @@ import typer
 from hf_gammareg.quiet import quiet
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from hf_gammareg.roles.gammas import GammaMap
     from hf_gammareg.roles.measure import Measurement
     from hf_gammareg.show.report import Comparison
@@ -193,7 +195,7 @@ def _inspection(
     if output == "md":
         lines = markdown_lines(["decays"], table_rows(gammas, [decays], every=every))
         return "\n".join([f"{source}, policy {policy}", "", *lines, *closing_lines(gammas, decays)])
-    return f"{source}, policy {policy}\n\n{table_text(gammas, decays, every=every)}"
+    return f"{source}, policy {policy}\n\n{table_text(gammas, decays, every=every, console=_terminal())}"
 
 
 def _difference(source: str, found: Comparison, output: str, every: bool) -> str:
@@ -205,8 +207,17 @@ def _difference(source: str, found: Comparison, output: str, every: bool) -> str
     if output == "csv":
         return csv_text(("name", "role", "kind", "decays", "diff_decays", "reason"), found.rows())
     rows = table_rows(found.differing, [found.decays, found.diff_decays], every=every)
-    lines = (markdown_lines if output == "md" else plain_table)([found.policy, found.diff], rows)
+    rules = [found.policy, found.diff]
+    lines = markdown_lines(rules, rows) if output == "md" else plain_table(rules, rows, _terminal())
     return "\n".join([f"{source}, policy {found.policy} against {found.diff}", "", *lines, found.sentence])
+
+
+def _terminal() -> Console | None:
+    """The terminal that is written to, with what rich knows of it (COLUMNS, NO_COLOR); None for a file or a pipe."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else None
 
 
 @app.command()
@@ -241,8 +252,8 @@ def verify(
         found = measure.verify(loaded.model, analysis=analysis, names=names, progress=progress)
     disagreeing = [measured for measured in found if not measured.agrees]
     if output == "json":
-        rows = [dataclasses.asdict(measured) | {"role": str(measured.role)} for measured in found]
-        data = {"source": source, "gammas": rows, "measured": len(found), "disagreements": len(disagreeing)}
+        rows = [dataclasses.asdict(measured) for measured in found]
+        data = {"source": source, "gammas": rows, "measured": _count(found), "disagreements": len(disagreeing)}
         text = json.dumps(data | {"unknown": len(gammas.by_role("unknown"))}, indent=2)
     else:
         text = _measurements(source, gammas, found, disagreeing)
@@ -257,19 +268,33 @@ def _measurements(
 
     rows = [
         Row(
-            role=str(measured.role),
+            role="none" if measured.role is None else measured.role,
             decisions=(measured.measured,),
             pattern=measured.name,
             count=1,
-            reason=_moved(measured) + gammas[measured.name].reason,
+            reason=_moved(measured) + _reason(measured, gammas),
         )
         for measured in disagreeing
     ]
     unknown = len(gammas.by_role(Role.UNKNOWN))
     told = f"{len(disagreeing) or 'no'} disagreement" + ("" if len(disagreeing) == 1 else "s")
     skipped = f", {unknown} of unknown role not measured" if unknown else ""
-    line = f"{source}: {len(found)} of {len(gammas)} gammas measured, {told}{skipped}."
-    return "\n".join([*plain_table(["measured"], rows), line])
+    line = f"{source}: {_count(found)} of {len(gammas)} gammas measured, {told}{skipped}."
+    return "\n".join([*plain_table(["measured"], rows, _terminal()), line])
+
+
+def _count(found: Sequence[Measurement]) -> int:
+    """How many of the measured parameters are gammas by the method's word."""
+    return sum(measured.role is not None for measured in found)
+
+
+def _reason(measured: Measurement, gammas: GammaMap) -> str:
+    """Why the gamma has its role, or the parameter none."""
+    if measured.role is not None:
+        return gammas[measured.name].reason
+    place = f" in `{measured.where}`" if measured.where else ""
+    denied = gammas.not_gammas.get(measured.name, "The graph shows no gamma of this name.")
+    return f"Multiplies what a normalization made{place}. {denied}"
 
 
 def _moved(measured: Measurement) -> str:
