@@ -49,7 +49,7 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     """
     _check_arguments(model, args, kwargs)
     failures: list[Exception] = []
-    with quiet(), torch.no_grad(), _usual_device(model):
+    with quiet(), torch.no_grad(), torch.compiler.set_stance("force_eager"), _usual_device(model):
         for known, mode in product((False, True), ("train", "eval")):
             try:
                 program, mode = _all_seen(_export_known if known else _export, model, args, kwargs, mode)
