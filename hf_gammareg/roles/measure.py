@@ -87,7 +87,8 @@ def verify(
         example_inputs: see `find_gammas`; with values, not zeros.
         analysis: of this model, if it is at hand; default: `analyse(model, example_inputs)`.
         gammas: roles to check; default: those of the analysis.
-        names: gammas to check; default: all (`sample` picks one of each kind), and that no other parameter is one.
+        names: parameters to check, gammas (`sample` picks one of each kind) and others, which should be none; default:
+            all.
         seed: of the drawn parameters.
         progress: wraps the list of names, for a progress bar.
 
@@ -106,20 +107,20 @@ def verify(
     if gammas is None:
         analysis = analysis or analyse(model, example_inputs)
         gammas = analysis.gammas
-    wanted = [g.name for g in gammas if g.role is not Role.UNKNOWN and (names is None or g.name in names)]
+    named = [name for name in parameter_names(model).parameters if names is None or name in names]
+    wanted = [gamma.name for gamma in gammas if gamma.role is not Role.UNKNOWN and gamma.name in named]
+    if not named:
+        return ()
     analysis = analysis or analyse(model, example_inputs)
-    if not wanted and (names is not None or analysis.program is None):
+    if not wanted and analysis.program is None:
         return ()
     if analysis.program is None:
         raise analysis.untraceable("to measure", "Pass inputs that reach its norms, or check its roles by hand.")
     replay = Replay(analysis.program, model, analysis.gammas.source)
     lab = _Lab(replay, _drawn(model, gammas, seed), _betas(model))
     found = [lab.measure(gammas[name]) for name in progress(wanted)]
-    if names is None:
+    if denied := [name for name in named if name in replay.parameters and name not in gammas]:
         others = _Lab(replay, _drawn(model, gammas, seed + 1), {}).values
-        denied = [
-            name for name in parameter_names(model).parameters if name in replay.parameters and name not in gammas
-        ]
         found += [gain for name in denied if (gain := lab.gain(name, others))]
     return tuple(found)
 

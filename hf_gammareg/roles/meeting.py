@@ -181,12 +181,13 @@ class Meetings:
             yield name
 
     def _base(self, *sides: str) -> str | None:
-        """The last value that all sides come from, or are."""
+        """The last tensor that all sides come from, or are."""
         common = ~0
         for side in sides:
             common &= self.streams[side] | 1 << self.place[side]
-        names = [name for name in self.place if common >> self.place[name] & 1]
-        return next((name for name in reversed(names) if name in self.live or name in sides), None)
+        names = (name for name in reversed(self.place) if common >> self.place[name] & 1)
+        tensors = (name for name in names if isinstance(self.values[name], Tensor))
+        return next((name for name in tensors if name in self.live or name in sides), None)
 
     # --- what a value does to another ----------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ OPTIONS = {
     "gamma_weight_decay": 0.3,
     "gamma_decay": ["*.bn1.weight", "norm.weight"],
     "gamma_no_decay": ["*.bn2.weight"],
+    "gamma_page": True,
 }
 PARSER = HfArgumentParser(GammaRegArguments)
 
@@ -22,11 +23,14 @@ def options_of(args):
 
 
 def test_defaults_leave_everything_to_the_guidelines():
-    assert options_of(GammaRegArguments("out")) == dict.fromkeys(OPTIONS) | {"gamma_policy": "guidelines"}
+    assert options_of(GammaRegArguments("out")) == dict.fromkeys(OPTIONS) | {
+        "gamma_policy": "guidelines",
+        "gamma_page": False,
+    }
 
 
 def test_command_line():
-    words = "--output_dir out --weight_decay 0.1 --gamma_policy last,absorbed --gamma_weight_decay 0.3"
+    words = "--output_dir out --weight_decay 0.1 --gamma_policy last,absorbed --gamma_weight_decay 0.3 --gamma_page"
     patterns = "--gamma_decay *.bn1.weight norm.weight --gamma_no_decay *.bn2.weight"
     (args,) = PARSER.parse_args_into_dataclasses([*words.split(), *patterns.split()])
     assert options_of(args) == OPTIONS
