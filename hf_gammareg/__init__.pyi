@@ -18,6 +18,7 @@ from .trainer.monitor import GammaMonitorCallback
 from .trainer.trainer import GammaRegArguments, GammaRegTrainer, GammaRegTrainerMixin
 from .watch.history import plot_history, read_history
 from .watch.monitor import GammaMonitor
+from .watch.page import write_history_page
 
 __version__: str
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "plot_history",
     "read_history",
     "verify",
+    "write_history_page",
     "write_page",
     "write_report",
 ]
