@@ -29,6 +29,10 @@ HUB_TIMEOUT = 5.0
 """Seconds after which the Hub counts as out of reach. There is one try."""
 
 
+OF_WEIGHTS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+"""What a timm configuration may say of weights, which are never read."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """A model built from its name, with inputs that it accepts."""
@@ -88,7 +92,7 @@ def _builder(source: str) -> Callable[[], nn.Module]:
     if (file := configuration_file(source)) is not None:
         return _from_file(file, source)
     if name:
-        return _from_file(_hub_config(source), source)
+        return _from_file(hub_config(source), source)
     raise GammaRegError(
         f"Expected timm/NAME, transformers/MODEL_TYPE, torchvision/NAME, a local folder or a Hub id (OWNER/NAME), "
         f"found {source!r}. {_elsewhere(source)}Write one of these."
@@ -121,7 +125,7 @@ def _from_file(path: Path, source: str) -> Callable[[], nn.Module]:
             "Name a folder that save_pretrained made."
         ) from error
     if isinstance(config.get("architecture"), str):
-        kwargs = dict(config.get("model_args") or {})
+        kwargs = {key: value for key, value in dict(config.get("model_args") or {}).items() if key not in OF_WEIGHTS}
         if isinstance(config.get("num_classes"), int):
             kwargs.setdefault("num_classes", config["num_classes"])
         return from_timm(config["architecture"], **kwargs)
@@ -147,7 +151,7 @@ def _from_file(path: Path, source: str) -> Callable[[], nn.Module]:
     return build
 
 
-def _hub_config(repo_id: str) -> Path:
+def hub_config(repo_id: str) -> Path:
     """The Hub's config.json of a model, from the local cache where it is there."""
     from huggingface_hub import get_session, hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError

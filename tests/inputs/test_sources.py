@@ -76,6 +76,15 @@ def test_local_folder_of_timm(tmp_path):
     assert loaded.model.num_classes == 7
 
 
+def test_a_configuration_reads_no_weights(tmp_path):
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"no weights at all")
+    args = {"checkpoint_path": str(weights), "pretrained": True, "in_chans": 5}
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "test_resnet", "model_args": args}))
+    model = load_source(str(tmp_path)).model
+    assert model.conv1[0].in_channels == 5
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
