@@ -19,6 +19,7 @@ from .trainer.monitor import GammaMonitorCallback
 from .trainer.trainer import GammaRegTrainer, GammaRegTrainerMixin
 from .watch.history import plot_history, read_history
 from .watch.monitor import GammaMonitor
+from .watch.page import write_history_page
 
 __version__: str
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "plot_history",
     "read_history",
     "verify",
+    "write_history_page",
     "write_page",
     "write_report",
 ]

@@ -52,7 +52,8 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     """
     _check_arguments(model, args, kwargs)
     failures: list[Exception] = []
-    with quiet(), torch.no_grad(), _usual_device(model), plain_layers(model):
+    eager = torch.compiler.set_stance("force_eager")
+    with quiet(), torch.no_grad(), eager, _usual_device(model), plain_layers(model):
         for known, mode in product((False, True), ("train", "eval")):
             try:
                 program, mode = _all_seen(_export_known if known else _export, model, args, kwargs, mode)

@@ -194,12 +194,12 @@ def _module_paths(model: nn.Module) -> Iterator[None]:
     for name, module in model.named_modules(remove_duplicate=False):
         names.setdefault(module, name)
     stack: list[nn.Module] = [model]
-    last = next(reversed(graph.nodes))
+    last = next(iter(reversed(graph.nodes)))
 
     def note() -> None:
         nonlocal last
         here = {str(id(module)): (names[module], type(module)) for module in stack}
-        end = next(reversed(graph.nodes))
+        end = next(iter(reversed(graph.nodes)))
         for node in reversed(graph.nodes):
             if node is last:
                 break
