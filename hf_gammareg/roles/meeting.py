@@ -121,12 +121,21 @@ class Meetings:
         if len(sides) < 2 or total.ndim < 2 or not self._passed_on(step.name):
             return None
         full = [side for side in sides if self._fills(side, total)]
-        for side in full:
-            for other in sides:
-                base = self._base(side, other) if other != side else None
-                if base and self._mixes(base, other) and self._passes(base, side) and not self._added(base, other):
-                    return side
+        streams = [side for side in full if any(self._is_stream(side, other) for other in sides if other != side)]
+        for side in streams:
+            # A stream may hold what is added to it once more.
+            if not any(side != held and self._comes(side, held) and self._passes(side, held) for held in streams):
+                return side
         return self._projection(sides, full) or self._end(sides, full)
+
+    def _is_stream(self, side: str, other: str) -> bool:
+        """Whether a side is what the other branches off from, passed on."""
+        base = self._base(side, other)
+        passed = base and self._mixes(base, other) and self._passes(base, side)
+        return bool(base and passed and not self._added(base, other))
+
+    def _comes(self, base: str, name: str) -> bool:
+        return bool(self.streams[name] >> self.place[base] & 1)
 
     def _projection(self, sides: tuple[str, ...], full: Sequence[str]) -> str | None:
         """The side with the fewest weight layers below the point that all come from alone, if they project it."""

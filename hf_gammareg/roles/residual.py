@@ -251,9 +251,17 @@ class _Streams:
 
     def _bases(self, side: Node) -> list[Node]:
         """Where an operand comes from unchanged; several points where it is put together."""
-        top = [side, *self._upwards(side, *PASSED)][-1]
-        parts = self._unsteered(top) if top.effect(Effect.JOIN) else []
-        return [base for part in parts for base in self._bases(part)] or [top]
+        bases: list[Node] = []
+        stack, seen = [side], set[int]()
+        while stack:
+            node = stack.pop()
+            top = [node, *self._upwards(node, *PASSED)][-1]
+            if top.index not in seen:
+                seen.add(top.index)
+                parts = self._unsteered(top) if top.effect(Effect.JOIN) else []
+                stack += reversed(parts)
+                bases += [] if parts else [top]
+        return bases
 
     def _unweighed(self, node: Node) -> list[Node]:
         """A node and what it comes from without a weight layer."""

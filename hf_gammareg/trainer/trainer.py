@@ -183,7 +183,7 @@ class GammaRegTrainerMixin(_Base):
             applied, settings, decays = self._policy_applied, self._settings, self.gamma_decays
             if self._outcome == "held" and self.optimizer is not None:
                 strength = strength_of(unwrapped_optimizer(self.optimizer), self._analysed()[0], decays)
-                applied, settings = True, settings | {"weight_decay": strength, "gamma_weight_decay": None}
+                applied, settings = strength > 0, settings | {"weight_decay": strength, "gamma_weight_decay": None}
             complete_card(self, arguments(write), self.gammas, decays, applied=applied, **settings)
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
@@ -202,7 +202,7 @@ class GammaRegTrainerMixin(_Base):
         save = partial(super().save_model, *args, **kwargs)
         save()
         if self._outcome not in (None, "held") and arguments(save).get("_internal_call"):
-            keep_report(self, first(save))
+            keep_report(self, arguments(save).get("output_dir"))
 
     def log(self, *args: Any, **kwargs: Any) -> None:
         """Log as `Trainer.log` does, and name layers that were frozen or thawed since the optimizer was made."""

@@ -161,3 +161,22 @@ class PutTogether(Tiny):
         x = self.norm1(self.fc1(x))
         x = torch.cat([x[:, :1], x[:, 1:]], 1) + self.fc2(self.norm2(x))
         return self.fc3(self.norm3(x))
+
+
+class PutTogetherOften(Tiny):
+    """Gated delta nets: a loop writes row by row, and each time the whole is put together from parts of itself."""
+
+    takes = (sequence(length=40),)
+    expected = {"norm1.weight": "trunk", "norm2.weight": "last", "norm3.weight": "final"}
+
+    def __init__(self):
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = (nn.Linear(8, 8) for _ in range(3))
+        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(8) for _ in range(3))
+
+    def forward(self, x):
+        x = self.norm1(self.fc1(x))
+        y = x
+        for i in range(1, y.shape[1]):
+            y = torch.cat([y[:, :i], y[:, i:]], 1)
+        return self.fc3(self.norm3(y + self.fc2(self.norm2(x))))
