@@ -52,7 +52,11 @@ def _declared(target: Any) -> tuple[str, tuple[str, ...]]:
         return op, tuple(argument.name for argument in target._schema.arguments)
     if isinstance(target, torch._ops.HigherOrderOperator):
         return f"higher_order::{target.__name__}", tuple(inspect.signature(target.__call__).parameters)
-    return getattr(target, "__name__", str(target)), ("self", "item") if target is operator.getitem else ()
+    name = getattr(target, "__name__", str(target))
+    if target is operator.getitem:
+        return name, ("self", "item")
+    # Python's own are of sizes.
+    return f"_operator::{name}" if getattr(target, "__module__", "") == "_operator" else name, ()
 
 
 class _Builder:

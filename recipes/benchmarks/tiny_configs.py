@@ -229,7 +229,8 @@ SPECIAL: dict[str, Callable[[Any], None]] = {
         }
     ),
     "blip-2": _with(image_token_index=50000),
-    # Experts chosen by the data are traced on the CPU, with real weights: narrow ones.
+    # Patches and experts chosen by the data are traced on the CPU, with real weights: few and narrow ones.
+    "blt": _with(encoder_hash_byte_group_vocab=1000),
     "dbrx": _with(
         attn_config__rope_theta=10000.0,
         attn_config__clip_qkv=8.0,
