@@ -85,12 +85,15 @@ def mark_activations(nodes: list[Node]) -> None:
     are not. A parameter that takes the place of an input (learned queries) starts activations; one that ends up as
     the weight of a convolution or linear layer (weight standardisation) does not.
     """
-    of_input, of_parameter, worked = ([False] * len(nodes) for _ in range(3))
+    of_input, of_parameter, worked, bare = ([False] * len(nodes) for _ in range(4))
     for node in nodes:
         i = node.index
         of_input[i] = node.op == "input" or any(of_input[n.index] for n in node.inputs)
         of_parameter[i] = node.parameter is not None or any(of_parameter[n.index] for n in node.inputs)
         worked[i] = node.effect(Effect.MIX, Effect.NORM) or any(worked[n.index] for n in node.inputs)
+        sole = [n for n in node.inputs if n.floating]
+        of_one = len(sole) == 1 and bare[sole[0].index] and (node.shape == sole[0].shape or node.effect(Effect.VIEW))
+        bare[i] = node.parameter is not None or (of_one and not node.effect(Effect.MIX, Effect.NORM))
     as_weight, as_token = [False] * len(nodes), [False] * len(nodes)
     for node in reversed(nodes):
         weights = node.operands(*WEIGHT_ARGUMENTS)
@@ -102,7 +105,9 @@ def mark_activations(nodes: list[Node]) -> None:
                 continue
             if not of_input[node.index]:
                 as_weight[i] |= as_weight[node.index]
-                as_token[i] |= as_token[node.index]
+                # A gain multiplies what was made of a token; it is none.
+                gains = node.effect(Effect.PRODUCT) and bare[i] and not all(bare[n.index] for n in node.inputs)
+                as_token[i] |= as_token[node.index] and not gains
             if node.effect(Effect.MIX, Effect.NORM):
                 as_weight[i] |= read in weights
                 as_token[i] |= read not in weights and (worked[i] or not beside_input)

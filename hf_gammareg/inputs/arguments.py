@@ -255,7 +255,9 @@ SPECIAL: dict[str, Callable[[Facts], dict[str, Any]]] = {
     },
     "qwen3_asr": _frames(200),
     "siglip2": _siglip2,
-    **dict.fromkeys(("vibevoice", "vibevoice_asr"), _one_channel),
+    **dict.fromkeys(("omniasr", "omniasr_ctc", "vibevoice_asr"), _one_channel),
+    # All of it padding: no token of the text has to stand for it.
+    "vibevoice": lambda facts: _one_channel(facts) | {"padding_mask": facts.zeros(facts.batch, 16000)},
     "fun_asr_nano": _frames(64, 560),
     "speecht5": _speecht5,
     "voxtral_realtime": lambda facts: {"input_ids": facts.ids(facts.batch, FRAMES // 8)},

@@ -175,6 +175,7 @@ def _wanted(facts: Facts) -> list[str]:
 PLACEHOLDERS = (
     ("get_image_features", ("image_token_id", "image_token_index", "img_context_token_id"), "pixel_values"),
     ("get_audio_features", ("audio_token_id", "audio_token_index"), "input_features"),
+    ("get_audio_features", ("audio_token_id", "audio_token_index"), "input_values"),
 )
 """The method that computes the features, the configuration's fields for the token, and what they are made of."""
 

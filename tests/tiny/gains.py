@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tiny import Tiny, image, sequence
+from tiny.written import RMSNorm
 
 
 class Gain(nn.Module):
@@ -169,6 +170,25 @@ class OfALearnedQuery(Tiny):
     def forward(self, x):
         query, x = self.norm1(self.query).expand(len(x), -1, -1), self.norm2(x)
         return self.fc(self.norm(self.pool(query, x, x, need_weights=False)[0]))
+
+
+class OfWhatIsLearnedToo(Tiny):
+    """Gemma 3n: a norm in simple ops, of the input and of a learned token that stands for padding."""
+
+    takes = (sequence(),)
+    expected = {"norm1.weight": "absorbed rms_norm", "norm.weight": "final"}
+
+    def __init__(self):
+        super().__init__()
+        self.padding, self.embed, self.mlp, self.fc = (
+            nn.Parameter(torch.randn(1, 1, 8)),
+            *(nn.Linear(8, 8) for _ in "123"),
+        )
+        self.norm1, self.norm = RMSNorm(8), RMSNorm(8)
+
+    def forward(self, x):
+        padding = self.mlp(self.norm1(self.padding)).expand(len(x), 2, -1)
+        return self.fc(self.norm(torch.cat([self.mlp(self.norm1(self.embed(x))), padding], 1)))
 
 
 class ChannelsOfImages(Tiny):
