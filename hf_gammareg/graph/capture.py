@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.export import ExportedProgram
+from torch.fx._lazy_graph_module import _use_lazy_graph_module
 from torch.utils._pytree import tree_map_only
 
 from hf_gammareg.errors import GammaRegError
@@ -133,7 +135,27 @@ def _refused(failures: list[Exception]) -> bool:
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], _: Chance) -> ExportedProgram:
     if placement(model)[0].type == "meta":
         args, kwargs = tree_map_only(torch.Tensor, lambda tensor: tensor.to("meta"), (args, dict(kwargs)))
-    return torch.export.export(model, args, dict(kwargs), strict=False)
+    with _without_extras():
+        return torch.export.export(model, args, dict(kwargs), strict=False)
+
+
+@contextlib.contextmanager
+def _without_extras() -> Iterator[None]:
+    """Leave out what half of an export's time goes to, and nobody reads here.
+
+    That is the stack of Python calls behind each op, code for the graph's own forward, and the search for cycles among
+    all that lives in the process; what an export leaves is small.
+    """
+    collects, traces = gc.isenabled(), torch.fx.config.do_not_emit_stack_traces
+    gc.disable()
+    torch.fx.config.do_not_emit_stack_traces = True
+    try:
+        with _use_lazy_graph_module(True):
+            yield
+    finally:
+        torch.fx.config.do_not_emit_stack_traces = traces
+        if collects:
+            gc.enable()
 
 
 def _export_known(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], _: Chance) -> ExportedProgram:
@@ -141,7 +163,7 @@ def _export_known(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, 
         return tensor if tensor.is_floating_point() or tensor.is_meta else copied(tensor.cpu())
 
     args, kwargs = tree_map_only(torch.Tensor, with_values, (args, dict(kwargs)))
-    with integers_known(model, args, kwargs, placement(model)[0]) as (args, kwargs):
+    with integers_known(model, args, kwargs, placement(model)[0]) as (args, kwargs), _without_extras():
         return torch.export.export(model, args, dict(kwargs), strict=False)
 
 
