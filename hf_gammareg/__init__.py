@@ -16,7 +16,7 @@ The house, in import order; each room's own docstring says what to read first:
 
 import lazy_loader
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 # Names are looked up on first use, so that `import hf_gammareg` pulls in neither timm nor transformers. They are
 # listed, with their types, in __init__.pyi.

@@ -14,10 +14,12 @@ from .roles.measure import Measurement, verify
 from .show.card import check_card, make_card, metric_results
 from .show.page import Plan, write_page
 from .show.report import write_report
+from .trainer.arguments import GammaRegArguments
 from .trainer.monitor import GammaMonitorCallback
-from .trainer.trainer import GammaRegArguments, GammaRegTrainer, GammaRegTrainerMixin
+from .trainer.trainer import GammaRegTrainer, GammaRegTrainerMixin
 from .watch.history import plot_history, read_history
 from .watch.monitor import GammaMonitor
+from .watch.page import write_history_page
 
 __version__: str
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "plot_history",
     "read_history",
     "verify",
+    "write_history_page",
     "write_page",
     "write_report",
 ]

@@ -1,25 +1,21 @@
-"""The command line: `gammareg inspect SOURCE`, `gammareg verify SOURCE`."""
+"""The command line: `gammareg inspect SOURCE`, `gammareg verify SOURCE`, `gammareg history RUN`."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
 from hf_gammareg.quiet import quiet
 
 if TYPE_CHECKING:
-    from hf_gammareg.roles.gammas import GammaMap
-    from hf_gammareg.roles.measure import Measurement
-    from hf_gammareg.show.report import Comparison
+    pass
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
 
@@ -111,6 +107,7 @@ def inspect(
 
         from hf_gammareg.inputs.sources import load_source
         from hf_gammareg.roles.find import analyse
+        from hf_gammareg.show import answers
         from hf_gammareg.show.picture import check_picture, draw
         from hf_gammareg.show.report import Comparison
 
@@ -153,10 +150,10 @@ def inspect(
             )
     if locked is not None:
         changes = locks.differences(locked, now)
-        return _checked(str(check), locked, now, changes, output), 1 if changes else 0
+        return answers.checked(str(check), locked, now, changes, output), 1 if changes else 0
     if diff is not None:
-        return _difference(source, found, output, every), 0
-    return _inspection(source, policy, gammas, decays, output, every), 0
+        return answers.difference(source, found, output, every), 0
+    return answers.inspection(source, policy, gammas, decays, output, every), 0
 
 
 def _command(
@@ -167,46 +164,6 @@ def _command(
     for option, globs in (("--gamma-decay", gamma_decay), ("--gamma-no-decay", gamma_no_decay)):
         words += [word for glob in globs or () for word in (option, glob)]
     return shlex.join([*words, "--html", str(html)])
-
-
-def _checked(path: str, locked: Mapping[str, Any], now: Mapping[str, Any], changes: Sequence[str], output: str) -> str:
-    if output == "json":
-        told = {key: now[key] for key in ("source", "policy", "library")}
-        data = told | {"lock": path, "locked_library": locked["library"], "changes": list(changes)}
-        return json.dumps(data, indent=2)
-    same = f"{len(now['gammas'])} gammas as in {path} ({locked['library']}, now {now['library']})."
-    return "\n".join(changes) or same
-
-
-def _inspection(
-    source: str, policy: str, gammas: GammaMap, decays: Mapping[str, bool], output: str, every: bool
-) -> str:
-    from hf_gammareg.roles.gammas import closing_lines, table_rows, table_text
-    from hf_gammareg.roles.table import csv_text, markdown_lines
-    from hf_gammareg.show.report import ROW_FIELDS, gamma_rows
-
-    if output == "json":
-        rows = gamma_rows(gammas, decays)
-        return json.dumps({"source": source, "policy": policy, "gammas": rows, "counts": gammas.counts}, indent=2)
-    if output == "csv":
-        return csv_text(ROW_FIELDS, gamma_rows(gammas, decays))
-    if output == "md":
-        lines = markdown_lines(["decays"], table_rows(gammas, [decays], every=every))
-        return "\n".join([f"{source}, policy {policy}", "", *lines, *closing_lines(gammas, decays)])
-    return f"{source}, policy {policy}\n\n{table_text(gammas, decays, every=every)}"
-
-
-def _difference(source: str, found: Comparison, output: str, every: bool) -> str:
-    from hf_gammareg.roles.gammas import table_rows
-    from hf_gammareg.roles.table import csv_text, markdown_lines, plain_table
-
-    if output == "json":
-        return json.dumps(found.to_dict(source), indent=2)
-    if output == "csv":
-        return csv_text(("name", "role", "kind", "decays", "diff_decays", "reason"), found.rows())
-    rows = table_rows(found.differing, [found.decays, found.diff_decays], every=every)
-    lines = (markdown_lines if output == "md" else plain_table)([found.policy, found.diff], rows)
-    return "\n".join([f"{source}, policy {found.policy} against {found.diff}", "", *lines, found.sentence])
 
 
 @app.command()
@@ -231,6 +188,7 @@ def verify(
         from hf_gammareg.inputs.sources import load_source
         from hf_gammareg.roles import measure
         from hf_gammareg.roles.find import analyse
+        from hf_gammareg.show import answers
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -239,41 +197,27 @@ def verify(
         gammas = analysis.gammas
         names = measure.sample(gammas) if sample else None
         found = measure.verify(loaded.model, analysis=analysis, names=names, progress=progress)
-    disagreeing = [measured for measured in found if not measured.agrees]
-    if output == "json":
-        rows = [dataclasses.asdict(measured) | {"role": str(measured.role)} for measured in found]
-        data = {"source": source, "gammas": rows, "measured": len(found), "disagreements": len(disagreeing)}
-        text = json.dumps(data | {"unknown": len(gammas.by_role("unknown"))}, indent=2)
-    else:
-        text = _measurements(source, gammas, found, disagreeing)
-    return text, 1 if disagreeing else 0
+    return answers.measurements(source, gammas, found, output), 0 if all(one.agrees for one in found) else 1
 
 
-def _measurements(
-    source: str, gammas: GammaMap, found: Sequence[Measurement], disagreeing: Sequence[Measurement]
-) -> str:
-    from hf_gammareg.roles.gammas import Role
-    from hf_gammareg.roles.table import Row, plain_table
+@app.command()
+def history(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="A monitored run's folder, or its history file.")],
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a page with what became of the gammas, for a browser.")
+    ] = None,
+) -> Answer:
+    """Tell what became of the gammas by role in one training run, or in several side by side."""
+    if html is not None:
+        from hf_gammareg.show.html import check_page
 
-    rows = [
-        Row(
-            role=str(measured.role),
-            decisions=(measured.measured,),
-            pattern=measured.name,
-            count=1,
-            reason=_moved(measured) + gammas[measured.name].reason,
-        )
-        for measured in disagreeing
-    ]
-    unknown = len(gammas.by_role(Role.UNKNOWN))
-    told = f"{len(disagreeing) or 'no'} disagreement" + ("" if len(disagreeing) == 1 else "s")
-    skipped = f", {unknown} of unknown role not measured" if unknown else ""
-    line = f"{source}: {len(found)} of {len(gammas)} gammas measured, {told}{skipped}."
-    return "\n".join([*plain_table(["measured"], rows), line])
+        check_page(html)
+    from hf_gammareg.watch.page import read_runs, run_line, write_history_page
 
-
-def _moved(measured: Measurement) -> str:
-    return "" if measured.moved is None else f"The output moves by {measured.moved:.1e} of its spread. "
+    lines = [run_line(name, rows) for name, rows in read_runs(runs).items()]
+    if html is not None:
+        write_history_page(html, *runs, command=shlex.join(["gammareg", "history", *runs, "--html", str(html)]))
+    return "\n".join(lines), 0
 
 
 @contextmanager

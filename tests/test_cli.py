@@ -1,11 +1,14 @@
 """The command line: its two streams and its exit status."""
 
+import contextlib
 import csv
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
+import termios
 import warnings
 from dataclasses import replace
 
@@ -196,6 +199,28 @@ def test_verify_tells_a_disagreement(gammareg, monkeypatch):
     assert [row["name"] for row in data["gammas"] if not row["agrees"]] == ["norm.weight"]
 
 
+@pytest.mark.slow
+def test_verify_tells_of_a_gain_that_is_said_to_be_no_gamma(gammareg, monkeypatch):
+    from hf_gammareg.roles.find import analyse
+
+    def blind(model, inputs=None):
+        found = analyse(model, inputs)
+        kept = tuple(g for g in found.gammas if g.name != "norm.weight")
+        return replace(found, gammas=GammaMap(gammas=kept, source=found.gammas.source))
+
+    monkeypatch.setattr("hf_gammareg.roles.find.analyse", blind)
+    status, out, err = gammareg("verify", SOURCE)
+    assert (status, err) == (1, "")
+    assert out.splitlines()[2].split()[:4] == ["none", "gain", "norm.weight", "Multiplies"]
+    assert out.splitlines()[-1] == f"{SOURCE}: 12 of 12 gammas measured, 1 disagreement."
+    status, out, err = gammareg("verify", SOURCE, "--format", "json")
+    assert (status, err) == (1, "")
+    data = json.loads(out)
+    assert (data["measured"], data["disagreements"]) == (12, 1)
+    assert [row["role"] for row in data["gammas"] if not row["agrees"]] == [None]
+    assert {row["role"] for row in data["gammas"] if row["agrees"]} == {"last"}
+
+
 def decayed(out):
     return {row["name"] for row in json.loads(out)["gammas"] if row["decays"]}
 
@@ -235,12 +260,79 @@ def test_table(gammareg):
     assert all(f" blocks.{block}.norm{norm}.weight " in every for block in range(6) for norm in (1, 2))
 
 
+def on_a_terminal(columns, *words):
+    """What a command writes to a terminal of so many columns."""
+    controller, terminal = os.openpty()
+    termios.tcsetwinsize(terminal, (24, columns))
+    command = [sys.executable, "-m", "hf_gammareg", *words]
+    unset = ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE")
+    kept = {name: value for name, value in os.environ.items() if name not in unset}
+    child = subprocess.Popen(command, stdout=terminal, stdin=terminal, env=kept | {"TERM": "xterm"})
+    os.close(terminal)
+    parts = []
+    with contextlib.suppress(OSError):  # how Linux tells that the other side is gone
+        while part := os.read(controller, 4096):
+            parts.append(part)
+    os.close(controller)
+    assert child.wait() == 0
+    return b"".join(parts).decode().replace("\r\n", "\n")
+
+
+def without_colours(text):
+    return re.sub(r"\x1b\[[\d;]*m", "", text)
+
+
+@pytest.mark.slow
+def test_a_terminal_has_its_width_and_its_colours():
+    shown = on_a_terminal(60, "inspect", SOURCE)
+    assert "\x1b[1;32myes" in shown
+    table = without_colours(shown).split("\n\n")[1]
+    assert 50 < max(map(len, table.splitlines())) <= 60
+
+
+def test_rich_decides_what_a_terminal_is(gammareg, monkeypatch):
+    for name in ("NO_COLOR", "TTY_COMPATIBLE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (("COLUMNS", "180"), ("FORCE_COLOR", "1"), ("TERM", "xterm")):
+        monkeypatch.setenv(name, value)
+    coloured = gammareg("inspect", SOURCE)[1]
+    assert "\x1b[1;32myes" in coloured
+    assert "Reaches the output through `head`, normalised by nothing on the way.\n" in without_colours(coloured)
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = gammareg("inspect", SOURCE)[1]
+    assert ";32m" not in plain
+    assert without_colours(plain) == without_colours(coloured)
+    assert without_colours(gammareg("inspect", SOURCE, "--diff", "trainer")[1]).startswith(f"{SOURCE}, policy")
+
+
+def test_a_reason_is_never_cut(gammareg, monkeypatch):
+    from hf_gammareg.roles.find import analyse
+
+    long = "Cancelled by " + "a norm, then " * 60 + "the last word."
+
+    def wordy(model, inputs=None):
+        found = analyse(model, inputs)
+        kept = tuple(replace(g, reason=long, role=Role.UNKNOWN) for g in found.gammas)
+        return replace(found, gammas=GammaMap(gammas=kept, source=found.gammas.source))
+
+    monkeypatch.setattr("hf_gammareg.roles.find.analyse", wordy)
+    out = gammareg("inspect", SOURCE)[1]
+    assert "last word." in out
+    assert f"({long.rstrip('.')})" in out
+    assert long in gammareg("inspect", SOURCE, "--format", "md")[1]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "Missing command"),
         (["inspect"], "SOURCE"),
-        (["inspekt"], "No such command 'inspekt'"),
+        (["inspekt"], "Did you mean 'inspect'?"),
+        (["inspect", SOURCE, "--polcy", "all"], "--policy"),
+        (["inspect", SOURCE, "--policy", "lsat,absorbed"], "found 'lsat'. Did you mean last?"),
+        (["inspect", SOURCE, "--diff", "qwen3-next"], "Did you mean qwen3_next?"),
+        (["inspect", "resnt18"], "Did you mean timm/resnet18 or "),
+        (["inspect", __file__.replace("cli", "clii")], "Did you mean test_cli.py"),
         (["inspect", SOURCE, "--bogus"], "--bogus"),
         (["inspect", SOURCE, "--format", "xml"], "'xml'"),
         (["inspect", SOURCE, "--format"], "--format"),

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING
 
-from hf_gammareg.errors import GammaRegError, some
+from hf_gammareg.errors import GammaRegError, alike, some
 from hf_gammareg.roles.gammas import GammaMap, Role
 
 if TYPE_CHECKING:  # a policy's name is looked at before torch is loaded
@@ -114,9 +114,11 @@ def find_rule(policy: Policy) -> Rule:
     names = [str(name).strip() for name in given]
     wrong = [name for name in names if name not in list(Role)]
     if wrong or not names:
+        near = "".join(alike(name, (*POLICIES, *Role)) for name in wrong)
         raise GammaRegError(
             f"Expected a policy ({', '.join(POLICIES)}) or roles separated by commas ({', '.join(Role)}), "
-            f"found {some(wrong) if names else 'nothing'}. Use one of these names; 'none' decays no gamma."
+            f"found {some(wrong) if names else 'nothing'}. {near}Use one of these names; "
+            "'none' decays no gamma."
         )
     roles = [Role(name) for name in names]
     return lambda gammas, model: {gamma.name for gamma in gammas.by_role(*roles)}

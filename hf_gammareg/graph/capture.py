@@ -19,6 +19,7 @@ from hf_gammareg.errors import GammaRegError
 from hf_gammareg.graph.chance import Chance, held
 from hf_gammareg.graph.record import copied, record
 from hf_gammareg.graph.untouched import hooks_rest, untouched
+from hf_gammareg.graph.writes import taken_back
 from hf_gammareg.model.known import integers_known
 from hf_gammareg.model.quantised import plain_layers
 from hf_gammareg.model.whole import placement
@@ -53,7 +54,8 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     """
     _check_arguments(model, args, kwargs)
     failures: list[Exception] = []
-    with quiet(), torch.no_grad(), _usual_device(model), plain_layers(model):
+    eager = torch.compiler.set_stance("force_eager")
+    with quiet(), torch.no_grad(), eager, _usual_device(model), plain_layers(model):
         for known, mode in product((False, True), ("train", "eval")):
             try:
                 program, mode = _all_seen(_export_known if known else _export, model, args, kwargs, mode)
@@ -129,13 +131,13 @@ def _check_arguments(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[st
 
 def _refused(failures: list[Exception]) -> bool:
     """Whether the model itself said no to its inputs, in either mode: what tracing cannot do is no ValueError."""
-    return len(failures) == 2 and {(type(error), str(error)) for error in failures} == {(ValueError, str(failures[0]))}
+    return [type(error) for error in failures] == [ValueError] * 2 and len({str(error) for error in failures}) == 1
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], _: Chance) -> ExportedProgram:
     if placement(model)[0].type == "meta":
         args, kwargs = tree_map_only(torch.Tensor, lambda tensor: tensor.to("meta"), (args, dict(kwargs)))
-    with _without_extras():
+    with taken_back(model), _without_extras():
         return torch.export.export(model, args, dict(kwargs), strict=False)
 
 
@@ -163,7 +165,8 @@ def _export_known(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, 
         return tensor if tensor.is_floating_point() or tensor.is_meta else copied(tensor.cpu())
 
     args, kwargs = tree_map_only(torch.Tensor, with_values, (args, dict(kwargs)))
-    with integers_known(model, args, kwargs, placement(model)[0]) as (args, kwargs), _without_extras():
+    known = integers_known(model, args, kwargs, placement(model)[0])
+    with taken_back(model), known as (args, kwargs), _without_extras():
         return torch.export.export(model, args, dict(kwargs), strict=False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from hf_gammareg.errors import GammaRegError, some
+from hf_gammareg.errors import GammaRegError, alike, some
 
 LIBRARIES = ("timm", "torchvision", "transformers")
 """What a source begins with that names a model of a library."""
@@ -45,9 +45,10 @@ def configuration_file(source: str) -> Path | None:
     if source and path.exists():
         return _configuration(path, source)
     if _is_path(source):
+        near = alike(path.name, (entry.name for entry in path.parent.glob("*")))
         raise GammaRegError(
-            f"Expected a local folder or file, found nothing at {source!r}. Check the path; a Hub id is OWNER/NAME, a "
-            "model by its name timm/NAME, transformers/MODEL_TYPE or torchvision/NAME."
+            f"Expected a local folder or file, found nothing at {source!r}. {near}Check the path; "
+            "a Hub id is OWNER/NAME, a model by its name timm/NAME, transformers/MODEL_TYPE or torchvision/NAME."
         )
     return None
 

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-import difflib
-import textwrap
 from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 
-from hf_gammareg.errors import GammaRegError
+from hf_gammareg.errors import GammaRegError, alike
 
 YOUR_OWN = (
     "Code that comes with a model is not run, and no other model is shown in its place: build it yourself and pass it "
     "to find_gammas."
 )
+NONE = "None has a similar name. "
 
 
-def close(name: str, known: list[str]) -> str:
-    """A sentence that suggests at most three of the known names."""
-    matches = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    return f"Did you mean {' or '.join(matches)}?" if matches else "None has a similar name."
+def known_sources() -> dict[str, list[str]]:
+    """By the name of a model: the sources that mean it, of all three libraries."""
+    import timm
+    from torchvision import models
+    from transformers import CONFIG_MAPPING
+
+    found: dict[str, list[str]] = {}
+    names = {"timm": timm.list_models(), "transformers": CONFIG_MAPPING.keys(), "torchvision": models.list_models()}
+    for library, known in names.items():
+        for name in known:
+            found.setdefault(name, []).append(f"{library}/{name}")
+    return found
 
 
 def from_timm(name: str, **config: Any) -> Callable[[], nn.Module]:
@@ -31,7 +38,7 @@ def from_timm(name: str, **config: Any) -> Callable[[], nn.Module]:
         known = timm.list_models()
         raise GammaRegError(
             f"Expected one of timm {timm.__version__}'s {len(known)} model names, found {name!r}. "
-            f"{close(name.partition('.')[0], known)} timm.list_models() lists them."
+            f"{alike(name.partition('.')[0], known) or NONE}timm.list_models() lists them."
         )
     return lambda: timm.create_model(name, pretrained=False, **config)
 
@@ -44,7 +51,7 @@ def from_torchvision(name: str) -> Callable[[], nn.Module]:
     if name not in known:
         raise GammaRegError(
             f"Expected one of torchvision's {len(known)} model names, found {name!r}. "
-            f"{close(name, known)} torchvision.models.list_models() lists them."
+            f"{alike(name, known) or NONE}torchvision.models.list_models() lists them."
         )
     # Only detection and segmentation models take weights_backbone; of the others, GoogLeNet and Inception v3
     # draw their initial weights slowly unless told not to.
@@ -66,7 +73,7 @@ def from_transformers(model_type: str) -> Callable[[], nn.Module]:
 
         raise GammaRegError(
             f"Expected one of transformers {transformers.__version__}'s {len(known)} model types, found "
-            f"{model_type!r}. {close(model_type, known)} A Hub id is written OWNER/NAME."
+            f"{model_type!r}. {alike(model_type, known) or NONE}A Hub id is written OWNER/NAME."
         )
     return lambda: model_from_config(CONFIG_MAPPING[model_type]())
 
@@ -134,8 +141,3 @@ def without_cache(config: Any) -> None:
     for nested in list(vars(config).values()):
         if hasattr(nested, "model_type") and nested is not config:
             without_cache(nested)
-
-
-def line(error: BaseException) -> str:
-    """An exception's message on one line, without its final period."""
-    return textwrap.shorten(str(error) or type(error).__name__, 300, placeholder=" ...").rstrip(". ")

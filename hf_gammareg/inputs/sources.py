@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from hf_gammareg.errors import GammaRegError
+from hf_gammareg.errors import GammaRegError, meant, said
 from hf_gammareg.inputs.derive import derive_inputs
 from hf_gammareg.inputs.folders import configuration_file
 from hf_gammareg.inputs.libraries import (
@@ -19,13 +20,17 @@ from hf_gammareg.inputs.libraries import (
     from_timm,
     from_torchvision,
     from_transformers,
-    line,
+    known_sources,
     model_from_config,
 )
 from hf_gammareg.model.whole import build_on
 
 HUB_TIMEOUT = 5.0
 """Seconds after which the Hub counts as out of reach. There is one try."""
+
+
+OF_WEIGHTS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+"""What a timm configuration may say of weights, which are never read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +71,12 @@ def load_source(source: str, device: str = "meta") -> Source:
         raise
     except ImportError as error:
         raise GammaRegError(
-            f"Expected the packages that {source} needs, found one missing: {line(error)}. Install it and try again."
+            f"Expected the packages that {source} needs, found one missing: {said(error)}. Install it and try again."
         ) from error
     except Exception as error:
         if torch.device(device).type != "meta":
             raise GammaRegError(
-                f"Expected to build {source} from its configuration, found {type(error).__name__}: {line(error)}. "
+                f"Expected to build {source} from its configuration, found {type(error).__name__}: {said(error)}. "
                 "Build the model yourself and pass it to find_gammas."
             ) from error
         return load_source(source, "cpu")
@@ -87,21 +92,23 @@ def _builder(source: str) -> Callable[[], nn.Module]:
     if (file := configuration_file(source)) is not None:
         return _from_file(file, source)
     if name:
-        return _from_file(_hub_config(source), source)
+        return _from_file(hub_config(source), source)
     raise GammaRegError(
         f"Expected timm/NAME, transformers/MODEL_TYPE, torchvision/NAME, a local folder or a Hub id (OWNER/NAME), "
-        f"found {source!r}.{_elsewhere(source)}"
+        f"found {source!r}. {_elsewhere(source)}Write one of these."
     )
 
 
-def _elsewhere(name: str) -> str:
-    """For a name without its prefix: the sources that it may mean."""
-    import timm
-    from transformers import CONFIG_MAPPING
-
-    found = [f"timm/{name}"] if timm.is_model(name) else []
-    found += [f"transformers/{name}"] if name in CONFIG_MAPPING else []
-    return f" Did you mean {' or '.join(found)}?" if found else " Write one of these."
+def _elsewhere(source: str) -> str:
+    """For a name without its library, or with one misspelt: a question that names the sources it may mean."""
+    known = known_sources()
+    if "/" in source:
+        found = get_close_matches(source, [full for sources in known.values() for full in sources], cutoff=0.8)
+    else:
+        name = source.partition(".")[0]
+        close = [name] if name in known else get_close_matches(name, known)
+        found = [full for one in close for full in known[one]]
+    return meant(found)
 
 
 # --- a configuration file: a local folder's, or the Hub's ---------------------------------------------------------
@@ -114,11 +121,11 @@ def _from_file(path: Path, source: str) -> Callable[[], nn.Module]:
             raise ValueError("it is no JSON object")
     except (OSError, ValueError) as error:
         raise GammaRegError(
-            f"Expected a model's config.json in {source}, found none that can be read ({line(error)}). "
+            f"Expected a model's config.json in {source}, found none that can be read ({said(error)}). "
             "Name a folder that save_pretrained made."
         ) from error
     if isinstance(config.get("architecture"), str):
-        kwargs = dict(config.get("model_args") or {})
+        kwargs = {key: value for key, value in dict(config.get("model_args") or {}).items() if key not in OF_WEIGHTS}
         if isinstance(config.get("num_classes"), int):
             kwargs.setdefault("num_classes", config["num_classes"])
         return from_timm(config["architecture"], **kwargs)
@@ -144,7 +151,7 @@ def _from_file(path: Path, source: str) -> Callable[[], nn.Module]:
     return build
 
 
-def _hub_config(repo_id: str) -> Path:
+def hub_config(repo_id: str) -> Path:
     """The Hub's config.json of a model, from the local cache where it is there."""
     from huggingface_hub import get_session, hf_hub_download, hf_hub_url, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
@@ -161,13 +168,13 @@ def _hub_config(repo_id: str) -> Path:
     except HfHubHTTPError as error:
         raise GammaRegError(
             f"Expected {repo_id} to be a model on the Hub with a config.json that you may read, found none "
-            f"({line(error)}). Check the name, or log in for a gated model."
+            f"({said(error)}). {_elsewhere(repo_id)}Check the name, or log in for a gated model."
         ) from error
     except Exception as error:
         raise GammaRegError(
             f"Expected to read {repo_id}/config.json from the Hub, found that it can't be reached "
-            f"({type(error).__name__}). {repo_id!r} is no local folder either. Check the connection, or name a local "
-            "folder, timm/NAME, transformers/MODEL_TYPE or torchvision/NAME."
+            f"({type(error).__name__}). {repo_id!r} is no local folder either. {_elsewhere(repo_id)}Check the "
+            "connection, or name a local folder, timm/NAME, transformers/MODEL_TYPE or torchvision/NAME."
         ) from error
 
 

@@ -2,5 +2,5 @@
 
 Read `table` (rows of text), `gammas` (the records), `scale` (how a factor passes an op), `residual` (where branch and
 skip meet), `sites` (where a gamma multiplies), `walk` (from a site to its fates), `find` (a model's analysis),
-`measure` (the same by numbers).
+`meeting` and `measure` (the same by numbers).
 """

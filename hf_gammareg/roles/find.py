@@ -67,13 +67,22 @@ def analyse(model: nn.Module, example_inputs: Any = None) -> Analysis:
 
     The arguments, and what is raised, are those of `find_gammas`.
     """
-    args, kwargs = arguments(model, example_inputs)
+    try:
+        args, kwargs = arguments(model, example_inputs)
+    except GammaRegError:
+        raise
+    except Exception as error:
+        return unknown(model, f"its own configuration gives no example inputs ({_first_line(error)}). Pass some.")
     traced = whole(model)
     try:
-        program, source = trace(traced, args, kwargs)
-        graph = read(program, traced, source)
+        return _found(traced, args, kwargs)
     except Exception as error:
         return unknown(traced, _first_line(error), args, kwargs)
+
+
+def _found(traced: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Analysis:
+    program, source = trace(traced, args, kwargs)
+    graph = read(program, traced, source)
     ancestry = Ancestry(graph)
     sums, inner = find_sums(graph, ancestry)
     sites = tuple(find_sites(graph))
@@ -146,7 +155,7 @@ def find_gammas(model: nn.Module, example_inputs: Any = None) -> GammaMap:
     The model is traced on fake tensors and left as it was: mode, buffers, hooks, attributes, RNG.
 
     Args:
-        model: any PyTorch model, on any device, not yet wrapped or sharded.
+        model: any PyTorch model, on any device, not yet sharded.
         example_inputs: what the model's forward takes, two examples: a tensor, a tuple of positional arguments, a
             dictionary of keyword arguments, or a pair of both. Default: made from what the model says of itself.
 
@@ -226,5 +235,8 @@ def _gammas(
 def _first_line(error: BaseException) -> str:
     if isinstance(error, GammaRegError):
         return str(error)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    try:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    except Exception:  # of a class of the user's, which can't be printed
+        lines = []
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]

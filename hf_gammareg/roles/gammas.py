@@ -6,10 +6,13 @@ from collections import Counter
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hf_gammareg.errors import GammaRegError, some
-from hf_gammareg.roles.table import Row, pattern, plain_table, shortened
+from hf_gammareg.errors import GammaRegError, alike, some
+from hf_gammareg.roles.table import Row, pattern, plain_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class Role(StrEnum):
@@ -111,7 +114,8 @@ class GammaMap:
     def __getitem__(self, name: str) -> Gamma:
         if name in self._by_name:
             return self._by_name[name]
-        raise _NoSuchGamma(f"Expected the name of a gamma of this model, found {name!r}. It has {some(self.names)}.")
+        near = alike(str(name), self.names).rstrip() or f"It has {some(self.names)}."
+        raise _NoSuchGamma(f"Expected the name of a gamma of this model, found {name!r}. {near}")
 
     def get(self, name: str, default: Any = None) -> Any:
         """The gamma of this name, or the default."""
@@ -190,25 +194,32 @@ def table_rows(gammas: GammaMap, rules: Iterable[Mapping[str, bool]] = (), *, ev
             decisions=tuple(_decision(members, decays) for decays in rules),
             pattern=pattern([gamma.name for gamma in members]),
             count=len(members),
-            reason=shortened(members[0].reason),
+            reason=members[0].reason,
         )
         for members in (([gamma] for gamma in gammas) if every else _groups(gammas))
     ]
 
 
-def table_text(gammas: GammaMap, decays: Mapping[str, bool] | None = None, *, every: bool = False) -> str:
-    """Write the gammas of a model as a table of plain text, one row per role and kind of place.
+def table_text(
+    gammas: GammaMap,
+    decays: Mapping[str, bool] | None = None,
+    *,
+    every: bool = False,
+    console: Console | None = None,
+) -> str:
+    """Write the gammas of a model as a table, one row per role and kind of place.
 
     Args:
         gammas: the gammas of the model.
         decays: `{parameter name: decays}` from `hf_gammareg.decay.policy.decide`, for a column of decisions.
         every: one row for each gamma, in model order.
+        console: a terminal, for its width and colours; default: plain text, at most `WIDTH` columns.
 
     Returns:
-        Lines of at most `WIDTH` columns without colour codes; the last ones count the roles and name the doubts.
+        Lines, of which the last ones count the roles and name the doubts.
     """
     rules = [] if decays is None else [decays]
-    lines = plain_table(["decays"] * len(rules), table_rows(gammas, rules, every=every))
+    lines = plain_table(["decays"] * len(rules), table_rows(gammas, rules, every=every), console)
     return "\n".join([*lines, *closing_lines(gammas, decays)])
 
 
@@ -259,7 +270,7 @@ def unknown_text(gammas: GammaMap, decays: Mapping[str, bool] | None = None) -> 
     decayed = sum(decays[gamma.name] for gamma in unknown) if decays is not None else 0
     fate = f"{decayed} of them decay" if decayed else "none of them decays"
     more = f" and {len(others)} other reasons" if len(others) > 1 else " and another reason" if others else ""
-    return f"{_plural(len(unknown))} of unknown role ({shortened(reason, 200).rstrip('.')}{more}): {fate}."
+    return f"{_plural(len(unknown))} of unknown role ({reason.rstrip('.')}{more}): {fate}."
 
 
 def _counts(gammas: Iterable[Gamma]) -> str:

@@ -7,10 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 WIDTH = 100
-"""Columns of the table, whatever the terminal has: the same text in a README, a log and a pipe."""
+"""Columns of a table in plain text: the same in a README, a log and a pipe."""
 
 
 _BOX = "    \n    \n -- \n    \n    \n    \n    \n    \n"
@@ -34,34 +37,31 @@ class Row:
         return self.pattern + (f" x{self.count}" if self.count > 1 else "")
 
 
-def plain_table(rules: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    """Lines of a table of at most `WIDTH` columns, and an empty one; none without rows.
+def plain_table(rules: Sequence[str], rows: Sequence[Row], console: Console | None = None) -> list[str]:
+    """Lines of a table, and an empty one; none without rows.
 
     Args:
         rules: headers of the columns of decisions.
         rows: from `hf_gammareg.roles.gammas.table_rows`.
+        console: a terminal, for its width and colours; default: plain text of at most `WIDTH` columns.
     """
     from rich.box import Box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=Box(_BOX, ascii=True), show_edge=False, pad_edge=False)
     for header in ["role", *rules, "gammas", "why"]:
         table.add_column(header, overflow="fold", min_width=len(header))
     for row in rows:
-        table.add_row(row.role, *row.decisions, row.names, row.reason)
-    buffer = StringIO()
-    console = Console(
-        file=buffer,
-        width=WIDTH,
-        color_system=None,
-        force_jupyter=False,
-        legacy_windows=False,
-        markup=False,
-        emoji=False,
-    )
-    console.print(table)
-    return [*(line.rstrip() for line in buffer.getvalue().splitlines()), ""] if rows else []
+        decisions = [
+            Text(said, "bold green" if said == "yes" else "dim" if said == "no" else "") for said in row.decisions
+        ]
+        table.add_row(Text(row.role, "bold"), *decisions, Text(row.names), Text(row.reason))
+    shown = console or Console(file=StringIO(), width=WIDTH, color_system=None, force_jupyter=False)
+    with shown.capture() as captured:
+        shown.print(table)
+    return [*(line.rstrip() for line in captured.get().splitlines()), ""] if rows else []
 
 
 def pattern(names: list[str]) -> str:
@@ -74,12 +74,6 @@ def pattern(names: list[str]) -> str:
     """
     pieces = [re.split(r"(\d+)", name) for name in names]
     return "".join(column[0] if len(set(column)) == 1 else "*" for column in zip(*pieces, strict=True))
-
-
-def shortened(text: str, limit: int = 90) -> str:
-    """Text on one line of at most `limit` characters, cut between words."""
-    text = " ".join(text.split())
-    return text if len(text) <= limit else text[: limit - 3].rsplit(" ", 1)[0] + "..."
 
 
 def csv_text(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> str:

@@ -198,13 +198,13 @@ def measured(source: str, every: bool) -> dict[str, Any]:
         model, inputs = load(source)
         analysis = analyse(model, inputs)
         gammas = analysis.gammas
-        names = gammas.names if every else sample(gammas)
+        others = [name for name, _ in model.named_parameters() if name not in gammas]
         row |= {"graph": gammas.source, "gammas": len(gammas), "unknown": len(gammas.by_role("unknown"))}
-        found = verify(model, analysis=analysis, names=names)
+        found = verify(model, analysis=analysis, names=[*(gammas.names if every else sample(gammas)), *others])
         row["measured"] = len(found)
         row["disagreements"] = [
             {"name": m.name, "role": str(m.role), "measured": m.measured, "moved": m.moved, "where": m.where}
-            | {"reason": gammas[m.name].reason}
+            | {"reason": gammas[m.name].reason if m.name in gammas else gammas.not_gammas.get(m.name, "no norm's gain")}
             for m in found
             if not m.agrees
         ]

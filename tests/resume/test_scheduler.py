@@ -47,8 +47,9 @@ TIMM = {
     "StepLRScheduler": {"decay_t": 2, "warmup_t": 4, "warmup_lr_init": 0.01},
     "MultiStepLRScheduler": {"decay_t": [3, 4], "warmup_t": 4, "warmup_lr_init": 0.01},
     "PlateauLRScheduler": {"patience_t": 0, "decay_rate": 0.5, "lr_min": 0.02},
-    "WSDLRScheduler": {"t_initial": 10, "warmup_t": 4, "warmup_lr_init": 0.01, "decay_t": 3},
 }
+if hasattr(timm_schedulers, "WSDLRScheduler"):  # since timm 1.0.31
+    TIMM["WSDLRScheduler"] = {"t_initial": 10, "warmup_t": 4, "warmup_lr_init": 0.01, "decay_t": 3}
 
 
 def of_torch(name, optimizer, by_group):

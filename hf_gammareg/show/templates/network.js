@@ -1,13 +1,3 @@
-"use strict";
-const find = (selector, from = document) => from.querySelector(selector);
-const all = (selector, from = document) => [...from.querySelectorAll(selector)];
-const make = (tag, text = "", name = "") => {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  if (name) made.className = name;
-  return made;
-};
-
 // --- the table: a row for each gamma, in model order ---
 const body = find("#gammas tbody"), rows = all("tr", body), headers = all("#gammas th");
 let texts = null;  // made when they are first asked for
@@ -181,13 +171,7 @@ function budget() {
 }
 
 function draw(points) {
-  const svg = find("#curve"), space = "http://www.w3.org/2000/svg";
-  const put = (tag, attributes, text = "") => {
-    const made = document.createElementNS(space, tag);
-    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-    made.textContent = text;
-    svg.append(made);
-  };
+  const svg = find("#curve"), put = (...given) => paint(svg, ...given);
   svg.replaceChildren();
   if (!points.length || points.some(([, y]) => !(y >= 0 && y <= 1.0001))) return;
   for (const level of [0, 0.5, 1]) {
