@@ -4,13 +4,14 @@
     python recipes/benchmarks/first_step.py bert GammaRegTrainer
 
 What is counted begins where transformers' Trainer and the model are there: the import of this library counts, and so do
-child processes. `speed.py` runs it by turns and prints the difference.
+child processes. `speed.py` runs it by turns and prints the difference; alone, Python may have to compile the library.
 """
 
 from __future__ import annotations
 
 import resource
 import sys
+from importlib import import_module
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -51,6 +52,9 @@ MODELS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
 """By name a model's class, its configuration (BERT-base, ViT-tiny, Llama 1.1B) and an example."""
 
 
+TRAINERS = ("Trainer", "GammaRegTrainer")
+
+
 class Stop(BaseException):
     """Raised where the first step would begin."""
 
@@ -75,11 +79,7 @@ def main(name: str, trainer: str) -> float:
     with TemporaryDirectory() as folder:
         args = TrainingArguments(folder, max_steps=1, weight_decay=0.1, use_cpu=True, report_to=[], disable_tqdm=True)
         began = cpu_seconds()
-        kind = Trainer
-        if trainer == "GammaRegTrainer":
-            from hf_gammareg import GammaRegTrainer
-
-            kind = GammaRegTrainer
+        kind = Trainer if trainer == "Trainer" else import_module("hf_gammareg").GammaRegTrainer
         try:
             kind(model, args, train_dataset=[example] * 16, callbacks=[StopAtFirstStep()]).train()
         except Stop:
