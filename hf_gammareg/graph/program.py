@@ -14,6 +14,7 @@ from torch import fx, nn
 
 from hf_gammareg.graph.custom import asked, written_out
 from hf_gammareg.graph.nodes import Graph, Node, mark_activations, nodes_in
+from hf_gammareg.graph.outputs import trained_on
 from hf_gammareg.graph.rewrite import Make
 from hf_gammareg.graph.rows import Effect, Layout
 from hf_gammareg.model.names import parameter_names
@@ -78,19 +79,16 @@ class _Builder:
                 made = values[node] = self._add(op, {}, node.meta.get("val"), "", parameter)
                 made.name = node.name
         returned = self._run(self.program.graph_module, values, "")
-        users = {
-            spec.arg.name
-            for spec in signature.output_specs
-            if spec.kind.name in ("USER_OUTPUT", "LOSS_OUTPUT") and hasattr(spec.arg, "name")
-        }
-        output: Any = next(node for node in self.program.graph.nodes if node.op == "output")
-        wanted = [
+        users = [
             value
-            for fx_node, value in zip(output.args[0], returned, strict=True)
-            if getattr(fx_node, "name", None) in users
+            for spec, value in zip(signature.output_specs, returned, strict=True)
+            if spec.kind.name in ("USER_OUTPUT", "LOSS_OUTPUT")
         ]
         mark_activations(self.nodes)
-        return Graph(nodes=tuple(self.nodes), outputs=frozenset(node.index for node in nodes_in(wanted)), source=source)
+        form = self.program.call_spec.out_spec
+        assert form is not None
+        wanted = trained_on(users, form)
+        return Graph(nodes=tuple(self.nodes), outputs=frozenset(node.index for node in wanted), source=source)
 
     def _run(self, module: fx.GraphModule, values: dict[fx.Node, Any], prefix: str) -> Any:
         """Read one graph whose placeholders are bound in `values`; returns what its output holds."""

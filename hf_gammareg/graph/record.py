@@ -93,6 +93,8 @@ def _plain(value: Any) -> Any:
     """What a model returned as containers of tensors: of an object, its attributes."""
     if isinstance(value, Tensor):
         return value
+    if hasattr(value, "_asdict"):
+        value = value._asdict()
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,6 +15,20 @@ BATCH = 2
 
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+LABELS = frozenset({"label", "labels", "label_ids", "target", "targets"})
+"""What data sets call what a network is to say."""
+
+
+def without_labels(batch: Any) -> Any:
+    """A loader's batch without its labels, for a model that does not take them; None for one that has none.
+
+    >>> without_labels(["images", "labels"]), without_labels({"pixels": 1, "label": 2}), without_labels("images")
+    ('images', {'pixels': 1}, None)
+    """
+    if isinstance(batch, Mapping):
+        return {key: value for key, value in batch.items() if key not in LABELS} if LABELS & batch.keys() else None
+    return batch[0] if isinstance(batch, tuple | list) and len(batch) == 2 else None
 
 
 def values(shape: tuple[int, ...], device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -14,6 +14,7 @@ from hf_gammareg.graph.capture import trace
 from hf_gammareg.graph.nodes import Graph
 from hf_gammareg.graph.program import read
 from hf_gammareg.graph.uncollected import uncollected
+from hf_gammareg.inputs.batch import without_labels
 from hf_gammareg.inputs.derive import arguments
 from hf_gammareg.model.names import parameter_names
 from hf_gammareg.model.whole import placement, whole
@@ -68,6 +69,14 @@ def analyse(model: nn.Module, example_inputs: Any = None) -> Analysis:
 
     The arguments, and what is raised, are those of `find_gammas`.
     """
+    found = _looked(model, example_inputs)
+    if found.program is None and (inputs := without_labels(example_inputs)) is not None:
+        again = _looked(model, inputs)
+        return found if again.program is None else again
+    return found
+
+
+def _looked(model: nn.Module, example_inputs: Any) -> Analysis:
     try:
         args, kwargs = arguments(model, example_inputs)
     except GammaRegError:
@@ -159,7 +168,8 @@ def find_gammas(model: nn.Module, example_inputs: Any = None) -> GammaMap:
     Args:
         model: any PyTorch model, on any device, not yet sharded.
         example_inputs: what the model's forward takes, two examples: a tensor, a tuple of positional arguments, a
-            dictionary of keyword arguments, or a pair of both. Default: made from what the model says of itself.
+            dictionary of keyword arguments, or a pair of both; or a loader's batch, with labels that the model may not
+            take. Default: made from what the model says of itself.
 
     Returns:
         The gammas in model order: those of `analyse(model, example_inputs)`. Where the model cannot be traced, each has

@@ -1,0 +1,59 @@
+"""What of all that a model returns is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch.utils._pytree import SequenceKey, TreeSpec, tree_flatten_with_path, tree_unflatten
+
+from hf_gammareg.graph.nodes import Node, nodes_in
+
+LOSS = "loss"
+"""What libraries call the loss among what a model returns."""
+
+
+def trained_on(returned: Sequence[Any], spec: TreeSpec) -> list[Node]:
+    """The values that decide: the loss where a model returns one, else its main outputs.
+
+    The loss is what is called so; without names, the numbers without dimensions, if they come first or are computed
+    from what is returned with them (a router's own loss beside the logits is not). Of outputs with names, those that
+    one before them is computed from are by-products: an encoder's last state beside the decoder's, the features of an
+    image beside the logits. Without names all are main: the maps of a backbone are.
+
+    Args:
+        returned: the values that a model returns, flat.
+        spec: the form that it returns them in.
+    """
+    entries: dict[Any, list[Node]] = {}
+    for path, place in tree_flatten_with_path(tree_unflatten(range(len(returned)), spec))[0]:
+        if nodes := nodes_in(returned[place]):
+            entries.setdefault(path[0] if path else None, []).extend(nodes)
+    for key, nodes in entries.items():
+        if LOSS in (getattr(key, "key", None), getattr(key, "name", None)):
+            return nodes
+    if len(entries) < 2:
+        return [node for nodes in entries.values() for node in nodes]
+    above = {key: _above(nodes) for key, nodes in entries.items()}
+    losses = [key for key, nodes in entries.items() if all(node.activation and node.shape == () for node in nodes)]
+    others = {node.index for key, nodes in entries.items() if key not in losses for node in nodes}
+    if losses and (losses[0] is next(iter(entries)) or any(not others.isdisjoint(above[key]) for key in losses)):
+        return [node for key in losses for node in entries[key]]
+    main: list[Node] = []
+    before: set[int] = set()
+    for key, nodes in entries.items():
+        if isinstance(key, SequenceKey) or before.isdisjoint(node.index for node in nodes):
+            main += nodes
+        before |= above[key]
+    return main
+
+
+def _above(nodes: Iterable[Node]) -> set[int]:
+    """Indices of nodes, and of all that they are computed from."""
+    stack, found = list(nodes), set[int]()
+    while stack:
+        node = stack.pop()
+        if node.index not in found:
+            found.add(node.index)
+            stack += node.inputs
+    return found
