@@ -7,10 +7,13 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from typing import Any
+from unittest import mock
 
 import torch
+import torch.fx.config
 from torch import nn
 from torch.export import ExportedProgram
+from torch.fx._lazy_graph_module import _use_lazy_graph_module
 from torch.utils._pytree import tree_map_only
 
 from hf_gammareg.errors import GammaRegError
@@ -135,8 +138,20 @@ def _refused(failures: list[Exception]) -> bool:
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], _: Chance) -> ExportedProgram:
     if placement(model)[0].type == "meta":
         args, kwargs = tree_map_only(torch.Tensor, lambda tensor: tensor.to("meta"), (args, dict(kwargs)))
-    with taken_back(model):
+    with taken_back(model), _without_extras():
         return torch.export.export(model, args, dict(kwargs), strict=False)
+
+
+@contextlib.contextmanager
+def _without_extras() -> Iterator[None]:
+    """Leave out what a third of an export's time goes to, and nobody reads here.
+
+    That is the stack of Python calls behind each op (before torch 2.11 export keeps none), and code for the forward of
+    each graph on the way.
+    """
+    no_stacks = mock.patch.object(torch.fx.config, "do_not_emit_stack_traces", True, create=True)
+    with no_stacks, _use_lazy_graph_module(True):
+        yield
 
 
 def _export_known(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], _: Chance) -> ExportedProgram:
@@ -144,7 +159,8 @@ def _export_known(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, 
         return tensor if tensor.is_floating_point() or tensor.is_meta else copied(tensor.cpu())
 
     args, kwargs = tree_map_only(torch.Tensor, with_values, (args, dict(kwargs)))
-    with taken_back(model), integers_known(model, args, kwargs, placement(model)[0]) as (args, kwargs):
+    known = integers_known(model, args, kwargs, placement(model)[0])
+    with taken_back(model), known as (args, kwargs), _without_extras():
         return torch.export.export(model, args, dict(kwargs), strict=False)
 
 

@@ -13,6 +13,7 @@ from hf_gammareg.errors import GammaRegError
 from hf_gammareg.graph.capture import trace
 from hf_gammareg.graph.nodes import Graph
 from hf_gammareg.graph.program import read
+from hf_gammareg.graph.uncollected import uncollected
 from hf_gammareg.inputs.batch import without_labels
 from hf_gammareg.inputs.derive import arguments
 from hf_gammareg.model.names import parameter_names
@@ -152,6 +153,7 @@ def _untraced(
     )
 
 
+@uncollected()
 def find_gammas(model: nn.Module, example_inputs: Any = None) -> GammaMap:
     """Find the gammas of a model and the role that each plays in the residual network.
 

@@ -21,6 +21,7 @@ from hf_gammareg.decay.policy import decide
 from hf_gammareg.decay.policy_state import PolicyState
 from hf_gammareg.decay.regroup import Outcome, apart_from, differing, groups_of, regroup, strength_of
 from hf_gammareg.errors import GammaRegError
+from hf_gammareg.graph.uncollected import uncollected
 from hf_gammareg.model.names import parameter_names
 from hf_gammareg.model.whole import unwrapped
 from hf_gammareg.roles.find import Analysis, unknown, untrained
@@ -246,6 +247,7 @@ class GammaRegTrainerMixin(_Base):
             self._analysis = self._analyse(self._analysis[0])  # some may be by now
         return self._analysis
 
+    @uncollected()
     def _analyse(self, model: nn.Module) -> tuple[nn.Module, GammaMap]:
         model, monitor = unwrapped(model), probing(self)
         probe = monitor.probe if monitor else None

@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -127,9 +128,11 @@ def forked(work: Callable[[], str], out: Path, patience: float | None = None) ->
     if child == 0:
         status = 1
         try:
-            sys.stdout = sys.stderr = (out.parent / "log.txt").open("a")
+            sys.stdout = sys.stderr = (out.parent / "log.txt").open("a", buffering=1)
             out.write_text(work())
             status = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(status)
     if patience is not None:

@@ -2,18 +2,25 @@
 
     python recipes/benchmarks/speed.py
     python recipes/benchmarks/speed.py timm/resnet50 transformers/bert --repeats 5
+    python recipes/benchmarks/speed.py --first-step bert --first-step llama_1b
 
-Everything is measured in one run, in this process, on the CPU, by turns; each figure is the median of the repeats. The
-last column is one AdamW step with our groups over one with the library's own, which have as many groups.
+Everything is measured in one run, on the CPU, by turns; each figure is the median of the repeats. The last column is
+one AdamW step with our groups over one with the library's own, which have as many groups. The second table is what
+`first_step.py` counts, in a fresh process for each figure.
 """
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
+import first_step
 import torch
 import typer
 from rich.console import Console
@@ -35,16 +42,25 @@ from hf_gammareg.roles.walk import find_uses
 DEFAULTS = ("timm/resnet18", "timm/resnet50", "timm/vit_tiny_patch16_224", "timm/convnext_tiny", "transformers/bert")
 
 
-def seconds(*calls: Callable[[], Any], repeats: int) -> list[float]:
-    """Median time of each call; the calls take turns, forwards and backwards, so that all else meets them alike."""
-    times: list[list[float]] = [[] for _ in calls]
-    turns = list(zip(calls, times, strict=True))
+def medians(*figures: Callable[[], float], repeats: int) -> list[float]:
+    """Median of each figure; they are taken by turns, forwards and backwards, so that all else meets them alike."""
+    found: list[list[float]] = [[] for _ in figures]
+    turns = list(zip(figures, found, strict=True))
     for repeat in range(repeats):
-        for call, taken in turns if repeat % 2 else turns[::-1]:
-            started = time.perf_counter()
-            call()
-            taken.append(time.perf_counter() - started)
-    return [statistics.median(taken) for taken in times]
+        for figure, taken in turns if repeat % 2 else turns[::-1]:
+            taken.append(figure())
+    return [statistics.median(taken) for taken in found]
+
+
+def seconds(*calls: Callable[[], Any], repeats: int) -> list[float]:
+    """Median time of each call."""
+
+    def timed(call: Callable[[], Any]) -> float:
+        started = time.perf_counter()
+        call()
+        return time.perf_counter() - started
+
+    return medians(*(partial(timed, call) for call in calls), repeats=repeats)
 
 
 def timm_groups(model: nn.Module) -> list[dict[str, Any]]:
@@ -107,16 +123,40 @@ def measure(name: str, repeats: int) -> list[str]:
     return [name, *(f"{1000 * t:,.1f}" for t in times), groups, f"{our_step / their_step:.2f}"]
 
 
+def to_first_step(name: str, trainer: str) -> float:
+    """CPU seconds to the first step under a Trainer, in a fresh process that finds the library compiled to bytecode."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    command = [sys.executable, first_step.__file__, name, trainer]
+    said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    return float(said.split()[-1])
+
+
+def measure_start(name: str, repeats: int) -> list[str]:
+    """One row of the second table."""
+    to_first_step(name, "GammaRegTrainer")  # compiles
+    plain, ours = medians(*(partial(to_first_step, name, trainer) for trainer in first_step.TRAINERS), repeats=repeats)
+    return [name, f"{plain:.2f}", f"{ours:.2f}", f"{ours - plain:.2f}"]
+
+
 def main(
     sources: Annotated[list[str] | None, typer.Argument(help="Models, as for `gammareg inspect`.")] = None,
+    starts: Annotated[
+        list[str] | None,
+        typer.Option("--first-step", help=f"Rows of the second table: {', '.join(first_step.MODELS)}."),
+    ] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Measurements of each figure.")] = 3,
 ) -> None:
-    """Print the table."""
+    """Print the tables, or the one of which rows are asked for."""
+    if not sources and not starts:
+        sources, starts = list(DEFAULTS), list(first_step.MODELS)
     columns = ("model", "export", "analysis", "our groups", "their groups", "fwd + bwd", "groups", "AdamW step, ratio")
-    table = Table(*columns, title="milliseconds on the CPU, median")
-    for name in track(sources or DEFAULTS, description="models", transient=True, console=Console(stderr=True)):
-        table.add_row(*measure(name, repeats))
-    Console(width=140).print(table)
+    running = Table(*columns, title="milliseconds on the CPU, median")
+    starting = Table("model", *first_step.TRAINERS, "more", title="CPU seconds to the first step, median")
+    for table, row, names in ((running, measure, sources or ()), (starting, measure_start, starts or ())):
+        for name in track(names, description="models", transient=True, console=Console(stderr=True)):
+            table.add_row(*row(name, repeats))
+        if names:
+            Console(width=140).print(table)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The look at two examples is made in a copy of the process: data set, collator and generators stay as they were."""
 
+import multiprocessing
 import os
 import time
 
@@ -113,6 +114,29 @@ def test_looking_changes_nothing_of_the_data(kind, tmp_path):
         if cls is GammaRegTrainer:
             assert "unknown" not in trainer.gammas.counts
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+class Counted(OwnGenerator):
+    """Counts what is read of it, in copies of the process too."""
+
+    def __init__(self):
+        super().__init__()
+        self.read = multiprocessing.Value("i", 0)
+
+    def __getitem__(self, index):
+        with self.read.get_lock():
+            self.read.value += 1
+        return super().__getitem__(index)
+
+
+@pytest.mark.slow
+def test_two_examples_are_read_once(tmp_path):
+    read = []
+    for cls in (GammaRegTrainer, Trainer):
+        data = Counted()
+        run(cls, tmp_path, Net(), data).train()
+        read.append(data.read.value)
+    assert read[0] - read[1] == 2
 
 
 class Sentences(nn.Module):
