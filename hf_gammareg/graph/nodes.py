@@ -78,6 +78,16 @@ def nodes_in(value: Any) -> list[Node]:
     return []
 
 
+def returned(graph: Graph) -> list[bool]:
+    """By node: whether the outputs depend on it; what only an assertion or a branch reads decides nothing."""
+    found = [node.index in graph.outputs for node in graph.nodes]
+    for node in reversed(graph.nodes):
+        if found[node.index]:
+            for read in node.inputs:
+                found[read.index] = True
+    return found
+
+
 def mark_activations(nodes: list[Node]) -> None:
     """Say which values are activations: what the network passes on, from inputs or learned tokens to outputs.
 

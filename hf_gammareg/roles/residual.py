@@ -15,10 +15,10 @@ a network without skips; branches stand side by side in the branch of a sum; num
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from hf_gammareg.graph.nodes import Graph, Node
+from hf_gammareg.graph.nodes import Graph, Node, returned
 from hf_gammareg.graph.rewrite import fresh
 from hf_gammareg.graph.rows import SUMS, Effect, Layout
 from hf_gammareg.roles.scale import is_weight_layer
@@ -90,42 +90,85 @@ def find_sums(graph: Graph, ancestry: Ancestry) -> tuple[dict[int, Sum], set[int
     """
     inner: set[int] = set()
     sums: dict[int, Sum] = {}
+    live = returned(graph)
     for node in reversed(graph.nodes):
         if node.index in inner or not (node.effect(Effect.SUM) and node.activation):
             continue
-        terms, chained = _chain(node, _is_added)
-        every, passed = _chain(node, _is_added_or_taken)
-        left = [(operand, sign) for operand, sign in every if (operand, -sign) not in every]
+        terms, chained = _chain(node, _is_added, live)
+        every, passed = _chain(node, _is_added_or_taken, live)
+        taken = {(term.of, -term.times) for term in every}
+        left = [term for term in every if (term.of, term.times) not in taken]
         if len(left) < len(every):
             terms, chained = left, passed  # z + (q - z).detach() is q, whose gradient goes straight through to z
-        elif sum(operand.activation for operand, _ in terms) < 2:
+        elif sum(term.operand.activation for term in terms) < 2:
             continue
         inner |= chained
-        operands = tuple(operand for operand, _ in terms if operand.activation)
-        constants = tuple(operand for operand, _ in terms if not operand.activation)
+        operands = tuple(term.operand for term in terms if term.operand.activation)
+        constants = tuple(term.operand for term in terms if not term.operand.activation)
         sums[node.index] = Sum(node=node, operands=operands, constants=constants, skip=None)
     streams = _Streams(graph, ancestry)
     return streams.with_skips(sums), inner
 
 
-Terms = list[tuple[Node, int]]
-"""Operands, each with the sign with which it is added."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Term:
+    """An operand of a chain of adds."""
+
+    operand: Node
+    of: Node
+    """What it is a multiple of, or a view."""
+    times: float
+    """How many times that is added."""
 
 
-def _chain(node: Node, is_chained: Callable[[Node], bool]) -> tuple[Terms, set[int]]:
-    """The terms of a chain of adds, in order, and the indices of the nodes inside it."""
-    terms: Terms = []
+def _chain(node: Node, is_chained: Callable[[Node], bool], live: Sequence[bool]) -> tuple[list[_Term], set[int]]:
+    """The terms of a chain of adds, in order, and the indices of the nodes inside it, of views and multiples too."""
+    terms: list[_Term] = []
     inner: set[int] = set()
-    stack = [(node, 1)]
+    stack = [(node, 1.0)]
     while stack:
-        top, sign = stack.pop()
-        if top is not node and not (len(top.users) == 1 and top.shape == node.shape and is_chained(top)):
-            terms.append((top, sign))
+        operand, times = stack.pop()
+        way = [operand]
+        while way[-1] is not node and (multiple := _multiple(way[-1])):
+            times *= multiple[1]
+            way.append(multiple[0])
+        top = way[-1]
+        inside = all(sum(live[user.index] for user in each.users) == 1 and each.shape == node.shape for each in way)
+        if top is not node and not (inside and is_chained(top)):
+            terms.append(_Term(operand=operand, of=top, times=times))
             continue
-        inner |= {top.index} - {node.index}
-        signs = {"neg": (-1,), "sub": (1, -1), "rsub": (-1, 1)}.get(top.op, (1, 1))
-        stack += [(operand, sign * each) for operand, each in zip(top.inputs, signs, strict=False)][::-1]
+        inner |= {each.index for each in way} - {node.index}
+        signs = {"sub": (1, -1), "rsub": (-1, 1)}.get(top.op, (1, 1))
+        stack += [(side, times * each) for side, each in zip(top.inputs, signs, strict=False)][::-1]
     return terms, inner
+
+
+def _multiple(node: Node) -> tuple[Node, float] | None:
+    """What a node is a number of times, or a view of; None where it is neither."""
+    if node.op == "neg":
+        return node.inputs[0], -1.0
+    if node.effect(Effect.VIEW) and node.row and node.row.layout is Layout.KEPT and len(node.inputs) == 1:
+        return node.inputs[0], 1.0
+    if node.effect(Effect.PRODUCT, Effect.QUOTIENT):
+        this, other = node.arguments.get("self"), node.arguments.get("other")
+        for value, number in ((this, _number(other)), (other, _number(this) if node.effect(Effect.PRODUCT) else None)):
+            if isinstance(value, Node) and number:
+                return value, number if node.effect(Effect.PRODUCT) else 1 / number
+    return None
+
+
+def _number(value: object) -> float | None:
+    """The number that a value is, or that fills it."""
+    if isinstance(value, int | float):
+        return float(value)
+    if not isinstance(value, Node):
+        return None
+    if value.op in ("ones", "ones_like", "new_ones"):
+        return 1.0
+    if value.op in ("full", "full_like", "new_full"):
+        return _number(value.arguments.get("fill_value"))
+    this, other = (_number(value.arguments.get(name)) for name in ("self", "other"))
+    return other - this if value.op == "rsub" and this is not None and other is not None else None
 
 
 def _is_added(node: Node) -> bool:
@@ -133,8 +176,7 @@ def _is_added(node: Node) -> bool:
 
 
 def _is_added_or_taken(node: Node) -> bool:
-    kept = node.row is not None and node.row.effect is Effect.VIEW and node.row.layout is Layout.KEPT
-    return _is_added(node) or node.op in ("neg", "sub", "rsub") or (kept and len(node.inputs) == 1)
+    return _is_added(node) or node.op in ("sub", "rsub")
 
 
 class _Streams:
@@ -182,13 +224,15 @@ class _Streams:
 
     def _identity(self, total: Sum, sums: Mapping[int, Sum]) -> Node | None:
         """The operand that another one is computed from."""
-        added = {  # a stream that passes on holds what was added to it: that comes again as a branch
-            branch
-            for operand in total.operands
-            for base in self._bases(operand)
-            if base.index in sums and sums[base.index].is_residual()
-            for branch in sums[base.index].branches
-        }
+        # A stream that passes on holds what was added to it: that comes again as a branch.
+        added: set[Node] = set()
+        held = list(total.operands)
+        while held:
+            inside = [sums[base.index] for base in self._bases(held.pop()) if base.index in sums]
+            for before in inside:
+                if before.skip and not added.issuperset(before.branches):
+                    added.update(before.branches)
+                    held.append(before.skip)
         sides = [side for side in total.operands if side.shape == total.node.shape and side not in added]
         for side in sorted(sides, key=lambda operand: operand.index):
             bases = self._bases(side)

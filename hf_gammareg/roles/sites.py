@@ -194,8 +194,9 @@ def _kind_by_statistic(node: Node, value: Node, divisor: Node) -> str | None:
         return None
     above_value = {found.index for found in _simple_ancestors(value, [])}
     for anchor in above_divisor:
-        if anchor.index in above_value and any(s.index > anchor.index for s in statistics) and _cancels(anchor, node):
-            return _kind(statistics, value, anchor)
+        after = [statistic for statistic in statistics if statistic.index > anchor.index]
+        if anchor.index in above_value and after and _cancels(anchor, node):
+            return _kind(after, value, anchor)
     return None
 
 

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from hf_gammareg.graph.nodes import Graph, Node
+from hf_gammareg.graph.nodes import Graph, Node, returned
 from hf_gammareg.graph.rows import Effect
 from hf_gammareg.roles.gammas import Role
 from hf_gammareg.roles.residual import Ancestry, Sum
@@ -72,9 +72,9 @@ class _Walker:
         self.graph, self.ancestry, self.sums = graph, ancestry, sums
         # The readers of a sum's operand are the sum as a whole, not the adds inside its chain.
         self.readers: dict[int, list[Node]] = {}
-        returned = _returned(graph)
+        reached = returned(graph)
         for node in graph.nodes:
-            if node.index in inner or not returned[node.index]:
+            if node.index in inner or not reached[node.index]:
                 continue
             total = sums.get(node.index)
             for read in total.operands if total else node.inputs:
@@ -137,16 +137,6 @@ class _Walker:
         # A pooler's tanh after the last block gates nothing: what it squashes goes out.
         role = Role.GATE if self.decided_later[node.index] else Role.FINAL
         return Fate(role=role, node=node, exact=False)
-
-
-def _returned(graph: Graph) -> list[bool]:
-    """By node: whether the outputs depend on it; what only an assertion or a branch reads decides nothing."""
-    returned = [node.index in graph.outputs for node in graph.nodes]
-    for node in reversed(graph.nodes):
-        if returned[node.index]:
-            for read in node.inputs:
-                returned[read.index] = True
-    return returned
 
 
 def decided_later(graph: Graph, sums: Mapping[int, Sum]) -> list[bool]:

@@ -38,7 +38,8 @@ SPELLED = {
     "index_put": lambda a, b: torch.index_put(a, (rows(a),), b, accumulate=True),
 }
 """Other ways to write `a + b`."""
-ADDS = {torch.add, torch.Tensor.add, torch.Tensor.add_, torch.Tensor.__add__, torch.Tensor.__iadd__}
+IN_PLACE = {torch.Tensor.add_, torch.Tensor.__iadd__}
+ADDS = {torch.add, torch.Tensor.add, torch.Tensor.__add__, *IN_PLACE}
 
 
 class Respelled(TorchFunctionMode):
@@ -55,4 +56,5 @@ class Respelled(TorchFunctionMode):
         if sides[0].shape != sides[1].shape or sides[0].dtype != sides[1].dtype:
             return func(*args)
         self.times += 1
-        return self.how(*sides)
+        made = self.how(*sides)
+        return sides[0].copy_(made) if func in IN_PLACE else made
