@@ -56,7 +56,10 @@ def _plus(make: Make, this: Any, other: Any) -> Any:
 
 def _sub(make: Make, a: Arguments) -> Any:
     this, other, alpha = a["self"], a["other"], a.get("alpha", 1)
-    if not hasattr(this, "shape") or not hasattr(other, "shape") or _takes_off(this, other):
+    if not hasattr(this, "shape") or not hasattr(other, "shape"):
+        return None
+    taken = not isinstance(alpha, int | float) or (alpha > 0) is not (isinstance(other, Node) and _negated(other))
+    if taken and _takes_off(this, other):
         return None
     return make("add", self=this, other=_times(make, other, -alpha))
 

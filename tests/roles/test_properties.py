@@ -90,20 +90,26 @@ def test_names_order_and_wrapping_do_not_matter(network, names, order, wraps, ch
 
 SUMMING = [network for network in NETWORKS if network.__module__ in ("tiny.residual", "tiny.parallel")][:8]
 
+UNSEEN = {"StraightThrough", "ThreeSidesWithIdentity", "ReadsWhatItsHookKept"}
+"""Networks in which a sum that is gathered by indices or concatenated is not put into the chain that it stands in."""
+GATHERED = {"concatenated", "index_add", "index_add in place", "scatter_add", "scatter_reduce", "index_put"}
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", SPELLED)
 def test_a_sum_is_a_sum_however_it_is_written(how):
     a, b = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
     torch.testing.assert_close(SPELLED[how](a, b), a + b)
-    times = 0
-    for network in SUMMING:
+    times, others = 0, {}
+    for network in NETWORKS:
         with Respelled(SPELLED[how]) as mode:
             found = find_gammas(build(network), network.takes)
         times += mode.times
         expected = {gamma.name: said(gamma) for gamma in roles_of(network)}
-        assert {gamma.name: said(gamma) for gamma in found} == expected, network
-    assert times > 5
+        if {gamma.name: said(gamma) for gamma in found} != expected:
+            others[network.__name__] = [(gamma.name, gamma.role) for gamma in found]
+    assert {name: roles for name, roles in others.items() if how not in GATHERED or name not in UNSEEN} == {}
+    assert times > 100
 
 
 class Checkpointed(Wrapped):
