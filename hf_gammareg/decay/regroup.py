@@ -96,14 +96,10 @@ def strength_of(optimizer: Any, model: nn.Module, decays: Mapping[str, bool]) ->
     return max((float(group.get("weight_decay") or 0.0) for group in groups), default=0.0)
 
 
-def apart_from(optimizer: Any, model: nn.Module) -> tuple[list[str], list[str]]:
-    """The parameters that an optimizer holds though they are frozen, and those that it lacks though they are not."""
+def apart_from(optimizer: Any, model: nn.Module) -> set[int]:
+    """The `id` of each parameter that an optimizer holds though it is frozen, or lacks though it is not."""
     held = {id(parameter) for group in _all_groups(optimizer) for parameter in group["params"]}
-    if all((id(parameter) in held) is parameter.requires_grad for parameter in model.parameters()):
-        return [], []
-    parameters = parameter_names(model).parameters
-    frozen = [name for name, p in parameters.items() if id(p) in held and not p.requires_grad]
-    return frozen, [name for name, p in parameters.items() if id(p) not in held and p.requires_grad]
+    return {id(parameter) for parameter in model.parameters() if (id(parameter) in held) is not parameter.requires_grad}
 
 
 def _all_groups(optimizer: Any) -> list[Group]:

@@ -76,8 +76,8 @@ class GammaRegTrainerMixin(_Base):
     """The optimizer of which all is said; it is not kept alive."""
     _outcome: Outcome | None = None
     """What became of the decisions in it; None where it was made elsewhere and has others."""
-    _apart: tuple[list[str], list[str]] = [], []
-    """The parameters that it holds in vain, and those that it lacks, of which all is said."""
+    _apart: frozenset[int] = frozenset()
+    """The parameters that it holds in vain, or lacks, of which all is said, each by its `id`."""
     _resumed: Path | None = None
     """The checkpoint that training goes on from."""
 
@@ -279,9 +279,12 @@ class GammaRegTrainerMixin(_Base):
         # Sharded parameters are others than those that the optimizer was made of.
         if self._policy_applied and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             model: Any = self.model
-            before, self._apart = self._apart, apart_from(unwrapped_optimizer(self.optimizer), model)
-            frozen, thawed = ([n for n in now if n not in was] for now, was in zip(self._apart, before, strict=True))
-            if (frozen or thawed) and self.is_world_process_zero():
+            new = apart_from(unwrapped_optimizer(self.optimizer), model) - self._apart
+            self._apart |= new
+            if new and self.is_world_process_zero():
+                parameters = parameter_names(model).parameters
+                changed = [(name, p.requires_grad) for name, p in parameters.items() if id(p) in new]
+                frozen, thawed = ([name for name, trains in changed if trains is now] for now in (False, True))
                 tell_changed(self.optimizer, frozen, thawed)
 
     def _apply_policy(self, optimizer: Any, model: Any) -> None:
@@ -293,7 +296,7 @@ class GammaRegTrainerMixin(_Base):
         given = as_groups(getattr(optimizer, "param_groups", ()))
         self._outcome = outcome = regroup(optimizer, groups, model, decays, **strengths)
         self._judged, applied = ref(unwrapped_optimizer(optimizer)), outcome in ("kept", "moved")
-        self._apart = apart_from(optimizer, model)
+        self._apart = frozenset(apart_from(optimizer, model))
         if applied:
             # Layers may have been frozen since the analysis.
             parameters = parameter_names(model).parameters

@@ -195,3 +195,38 @@ def test_layers_that_are_frozen_or_thawed_later_are_named_once(tmp_path, caplog)
     ours.train()
     assert not warnings_in(caplog)
     assert not torch.equal(model.get_parameter(BEFORE.format(0)), torch.ones(16))
+
+
+class TakesTurns(TrainerCallback):
+    """Trains another layer at each step, as LISA does: all are in the optimizer, all but one are frozen."""
+
+    def on_step_begin(self, args, state, control, model, **kwargs):
+        for index, layer in enumerate(model.vit.layers):
+            layer.requires_grad_(index == state.global_step % len(model.vit.layers))
+
+
+def test_layers_that_take_turns_are_named_once_each(tmp_path, caplog):
+    ours = trainer(tmp_path, max_steps=6, logging_steps=1, init={"callbacks": [TakesTurns()]})
+    ours.train()
+    said = warnings_in(caplog)
+    assert len(said) == len(ours.model.vit.layers) == 2
+    assert all("frozen since" in line and "thawed since" not in line for line in said)
+
+
+@pytest.mark.parametrize("case", ["their optimizer", "checkpointing", "the best model", "resumed"])
+def test_nothing_is_said_where_nothing_changed(case, tmp_path, caplog):
+    model, options, init = vit(), {"max_steps": 4, "logging_steps": 1}, {}
+    if case == "their optimizer":
+        mine = torch.optim.AdamW(param_groups(model, 0.1, policy="guidelines"), lr=0.1)
+        init = {"optimizers": (mine, None), "callbacks": [Thaws(2)]}
+    elif case == "checkpointing":
+        options |= {"gradient_checkpointing": True}
+    elif case == "the best model":
+        evaluated = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+        options |= evaluated | {"load_best_model_at_end": True}
+        init = {"eval_dataset": images()}
+    else:
+        trainer(tmp_path, vit(), **options, save_strategy="steps", save_steps=2).train()
+        caplog.clear()
+    trainer(tmp_path, model, **options, init=init).train(str(tmp_path / "checkpoint-2") if case == "resumed" else None)
+    assert not warnings_in(caplog)

@@ -61,7 +61,8 @@ def trainer(folder, model, **options):
     usual = {"weight_decay": 0.1, "learning_rate": 0.1, "per_device_train_batch_size": 4, "report_to": []}
     usual |= {"max_steps": 4, "save_steps": 2, "use_cpu": True, "disable_tqdm": True}
     data = [{"input_ids": [i, 2, 3, 4], "labels": [1, 2, i, 4]} for i in range(16)]
-    return GammaRegTrainer(model, GammaRegArguments(str(folder), **(usual | options)), train_dataset=data)
+    args = GammaRegArguments(str(folder), **(usual | options))
+    return GammaRegTrainer(model, args, train_dataset=data, eval_dataset=data)
 
 
 @every_adapter
@@ -112,3 +113,11 @@ def test_every_moment_goes_on_under_another_policy(adapter, tmp_path):
         if parameter.requires_grad:
             moments = again.optimizer.state[parameter]
             assert torch.equal(moments["exp_avg"], saved["state"][where[name]]["exp_avg"]), name
+
+
+def test_adapters_are_no_layers_that_were_frozen_or_thawed(tmp_path, caplog):
+    """Nor are they where the best one is loaded at the end, or a run goes on from a checkpoint."""
+    options = {"logging_steps": 1, "eval_strategy": "steps", "eval_steps": 2, "load_best_model_at_end": True}
+    for checkpoint in (None, str(tmp_path / "checkpoint-2")):
+        trainer(tmp_path, adapted("lora and norms"), **options).train(checkpoint)
+    assert "since, which" not in caplog.text
