@@ -51,7 +51,10 @@ def _declared(target: Any) -> tuple[str, tuple[str, ...]]:
         return op, tuple(argument.name for argument in target._schema.arguments)
     if isinstance(target, torch._ops.HigherOrderOperator):
         return f"higher_order::{target.__name__}", tuple(inspect.signature(target.__call__).parameters)
-    return getattr(target, "__name__", str(target)), ("self", "item") if target is operator.getitem else ()
+    if target is operator.getitem:
+        return "getitem", ("self", "item")
+    name = getattr(target, "__name__", str(target))
+    return f"python::{name}" if getattr(target, "__module__", None) == "_operator" else name, ()
 
 
 class _Builder:
