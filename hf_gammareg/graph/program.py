@@ -52,11 +52,11 @@ def _declared(target: Any) -> tuple[str, tuple[str, ...]]:
         return op, tuple(argument.name for argument in target._schema.arguments)
     if isinstance(target, torch._ops.HigherOrderOperator):
         return f"higher_order::{target.__name__}", tuple(inspect.signature(target.__call__).parameters)
-    name = getattr(target, "__name__", str(target))
     if target is operator.getitem:
-        return name, ("self", "item")
+        return "getitem", ("self", "item")
+    name = getattr(target, "__name__", str(target))
     # Python's own are of sizes.
-    return f"_operator::{name}" if getattr(target, "__module__", "") == "_operator" else name, ()
+    return f"python::{name}" if getattr(target, "__module__", None) == "_operator" else name, ()
 
 
 class _Builder:

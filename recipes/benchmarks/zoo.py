@@ -4,8 +4,9 @@
     python recipes/benchmarks/zoo.py summary zoo.jsonl
 
 One JSON line for each model, written as it is done; a second `run` with the same file goes on where the first
-stopped. Each model is analysed in a child process: one that hangs or dies costs its own line and no other. Models
-are built on the `meta` device, those of transformers with two layers, so neither weights nor the Hub are needed.
+stopped. `--family` takes models of more libraries, too (the extra `[zoo]`). Each model is analysed in a child process:
+one that hangs or dies costs its own line and no other. Models are built on the `meta` device, those of transformers with
+two layers, so neither weights nor the Hub are needed.
 """
 
 from __future__ import annotations
@@ -16,16 +17,24 @@ import random
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from children import in_children, one_line
+from families import FAMILIES, recipe, recipes
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-FAMILIES = ("timm", "torchvision", "transformers")
+if TYPE_CHECKING:
+    from hf_gammareg import GammaMap
+
+OWN = ("timm", "torchvision", "transformers")
+"""Libraries that hf_gammareg itself builds models of."""
+ALL = (*OWN, *FAMILIES)
 ROLES = ("trunk", "shortcut", "final", "last", "absorbed", "gate", "unknown")
+LOST = ("missed", "denied", "n-d")
+"""Gains that are not in the map: see `missed` and `_gains`."""
 
 app = typer.Typer(add_completion=False, help=__doc__, rich_markup_mode=None)
 
@@ -41,6 +50,8 @@ def sources(family: str) -> list[str]:
 
         # Quantised models have no gammas left: their norms are folded into the convolutions.
         return [f"torchvision/{name}" for name in models.list_models() if not name.startswith("quantized")]
+    if family in FAMILIES:
+        return [f"{family}/{name}" for name in recipes(family)]
     from tiny_configs import model_types
 
     return [f"transformers/{name}" for name in model_types()]
@@ -64,12 +75,12 @@ def measure(source: str) -> dict[str, Any]:
 def _analysed(source: str, model: Any) -> dict[str, Any]:
     from hf_gammareg import find_gammas
 
-    found = find_gammas(model)
+    found = find_gammas(model, inputs(source, model))
     if found.source.startswith("none") and sum(p.numel() for p in model.parameters()) < 1e9:
         # One path through a model whose data decide can be traced with real parameters only.
         with contextlib.suppress(RuntimeError):  # out of memory
             model = build(source, "cpu")
-            found = find_gammas(model)
+            found = find_gammas(model, inputs(source, model))
     unknown = Counter(gamma.reason for gamma in found if gamma.role == "unknown")
     return {
         "class": type(model).__name__,
@@ -77,9 +88,26 @@ def _analysed(source: str, model: Any) -> dict[str, Any]:
         "n_gammas": len(found),
         "roles": found.counts,
         "unknown": dict(unknown.most_common(5)),
-        "not_gammas": len(found.not_gammas),
         "missed": missed(model, {*found.names, *found.not_gammas}),
+        **_gains(source, model, found),
     }
+
+
+def _gains(source: str, model: Any, found: GammaMap) -> dict[str, list[str]]:
+    """What `verify` measures to be a gain, of what layers called norm hold and the map does not.
+
+    `denied` are those that the map says are no gammas; `n-d` those of more dimensions than one that it doesn't mention.
+    """
+    from hf_gammareg import verify
+
+    names = [name for name in gains_of_norms(model) if name not in found]
+    if names and not found.source.startswith("none"):
+        real = build(source, "cpu")
+        measured = verify(real, inputs(source, real), names=names)
+        names = [gain.name for gain in measured if gain.measured == "gain"]
+    denied = [name for name in names if name in found.not_gammas]
+    wide = [name for name in names if name not in denied and model.get_parameter(name).ndim > 1]
+    return {"denied": denied, "n-d": wide}
 
 
 def build(source: str, device: str) -> Any:
@@ -89,22 +117,38 @@ def build(source: str, device: str) -> Any:
     from hf_gammareg.model.whole import build_on
 
     family, _, name = source.partition("/")
-    if family != "transformers":
+    if family in OWN[:2]:
         return load_source(source, device).model
+    if family in FAMILIES:
+        made = recipe(source).build
+        try:
+            return build_on(made, device)
+        except Exception:  # of a class that asks for values while it is built
+            return build_on(made, "cpu")
     from tiny_configs import tiny_config
 
     config = tiny_config(name)
     return build_on(lambda: model_from_config(config), device)
 
 
+def inputs(source: str, model: Any) -> Any:
+    """What a model of the zoo takes, where it doesn't say so itself."""
+    return recipe(source).inputs(model) if source.partition("/")[0] in FAMILIES else None
+
+
 def missed(model: Any, known: set[str]) -> list[str]:
     """Gains of layers called norm that the map neither holds nor explains."""
+    return [name for name in gains_of_norms(model) if model.get_parameter(name).ndim == 1 and name not in known]
+
+
+def gains_of_norms(model: Any) -> list[str]:
+    """Parameters of layers called norm, but for biases."""
     found = []
-    for name, parameter in model.named_parameters():
+    for name, _ in model.named_parameters():
         path, _, attribute = name.rpartition(".")
         kind = type(model.get_submodule(path)).__name__.lower()
-        is_gain = parameter.ndim == 1 and not any(word in attribute for word in ("bias", "beta"))
-        if is_gain and ("norm" in kind or "bn" in kind) and name not in known:
+        is_bias = attribute == "b" or any(word in attribute for word in ("bias", "beta"))
+        if ("norm" in kind or "bn" in kind) and not is_bias:
             found.append(name)
     return found
 
@@ -117,7 +161,7 @@ def run(
     out: Annotated[Path, typer.Option(help="JSON lines, one a model; lines that are there are kept.")] = Path(
         "zoo.jsonl"
     ),
-    family: Annotated[list[str] | None, typer.Option(help="timm, torchvision or transformers; default: all.")] = None,
+    family: Annotated[list[str] | None, typer.Option(help=f"{', '.join(ALL)}; default: the first three.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="Sources to measure instead of whole families.")] = None,
     sample: Annotated[int, typer.Option(help="Measure this many of them, drawn with a fixed seed; 0: all.")] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Models at a time.")] = 1,
@@ -128,10 +172,10 @@ def run(
     ] = False,
 ) -> None:
     """Measure models and write a line for each."""
-    unknown = set(family or ()) - set(FAMILIES)
+    unknown = set(family or ()) - set(ALL)
     if unknown:
-        raise typer.BadParameter(f"expected {', '.join(FAMILIES)}, found {', '.join(sorted(unknown))}")
-    names = only or [name for one in family or FAMILIES for name in sources(one)]
+        raise typer.BadParameter(f"expected {', '.join(ALL)}, found {', '.join(sorted(unknown))}")
+    names = only or [name for one in family or OWN for name in sources(one)]
     if sample:
         names = random.Random(0).sample(names, min(sample, len(names)))
     rows = read(out)
@@ -147,10 +191,9 @@ def run(
             file.write(json.dumps(row) + "\n")
             file.flush()
             progress.update(task, advance=1, description=row["source"][-40:])
-            if row["error"] or row["missed"]:
-                progress.console.print(
-                    f"{row['source']}: {row['error'] or 'missed ' + str(row['missed'][:3])}", markup=False
-                )
+            lost = [f"{kind} {row[kind][:3]}" for kind in LOST if row.get(kind)]
+            if row["error"] or lost:
+                progress.console.print(f"{row['source']}: {row['error'] or ', '.join(lost)}", markup=False)
     summary(out)
 
 
@@ -170,8 +213,8 @@ def summary(
 ) -> None:
     """Print models, gammas and roles by family, and how many were missed, crashed, or can't be built here."""
     rows = list(read(out).values())
-    head = ["family", "models", "traced", "gammas", *ROLES, "missed", "crashed", "not built"]
-    lines = [_counted(family, [row for row in rows if row["source"].startswith(f"{family}/")]) for family in FAMILIES]
+    head = ["family", "models", "traced", "gammas", *ROLES, *LOST, "crashed", "not built"]
+    lines = [_counted(family, [row for row in rows if row["source"].startswith(f"{family}/")]) for family in ALL]
     lines = [line for line in lines if line[1] != "0"]
     if markdown:
         print(f"| {' | '.join(head)} |\n|{' --- |' * len(head)}")
@@ -193,7 +236,8 @@ def _counted(family: str, rows: list[dict[str, Any]]) -> list[str]:
     traced = sum(not row["graph"].startswith("none") for row in good)
     built = sum(row.get("built", True) for row in rows)
     numbers = [built, traced, sum(row["n_gammas"] for row in good), *(roles[role] for role in ROLES)]
-    numbers += [sum(len(row["missed"]) for row in good), built - len(good), len(rows) - built]
+    numbers += [sum(len(row.get(kind, ())) for row in good) for kind in LOST]
+    numbers += [built - len(good), len(rows) - built]
     return [family, *(f"{number:,}" for number in numbers)]
 
 
@@ -207,8 +251,9 @@ def _print_reasons(rows: list[dict[str, Any]]) -> None:
         else:
             for reason, count in row["unknown"].items():
                 print(f"unknown  {row['source']} ({count}): {reason}")
-        if row["missed"]:
-            print(f"missed   {row['source']}: {', '.join(row['missed'][:5])}")
+        for kind in LOST:
+            if row.get(kind):
+                print(f"{kind:8} {row['source']}: {', '.join(row[kind][:5])}")
 
 
 if __name__ == "__main__":

@@ -71,6 +71,7 @@ from tiny import (  # noqa: E402, F401
     blocks,
     gains,
     honest,
+    libraries,
     mechanics,
     mixers,
     parallel,
