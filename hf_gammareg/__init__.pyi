@@ -14,8 +14,9 @@ from .roles.measure import Measurement, verify
 from .show.card import check_card, make_card, metric_results
 from .show.page import Plan, write_page
 from .show.report import write_report
+from .trainer.arguments import GammaRegArguments
 from .trainer.monitor import GammaMonitorCallback
-from .trainer.trainer import GammaRegArguments, GammaRegTrainer, GammaRegTrainerMixin
+from .trainer.trainer import GammaRegTrainer, GammaRegTrainerMixin
 from .watch.history import plot_history, read_history
 from .watch.monitor import GammaMonitor
 from .watch.page import write_history_page

@@ -14,8 +14,9 @@ from hf_gammareg.model.layouts import Group
 from hf_gammareg.model.names import parameter_names
 from hf_gammareg.resume.matching import inner_optimizers
 
-Outcome = Literal["kept", "moved", "lost"]
-"""What became of the decisions: the groups held them; they do now; they can't be had."""
+Outcome = Literal["kept", "moved", "held", "lost", "unmatched"]
+"""What became of the decisions: the Trainer's groups held them; they do now; those of a user's optimizer do; it is none
+that can have them; it was made for a model that has no parameters of the gammas' names."""
 
 
 def regroup(
@@ -42,7 +43,7 @@ def regroup(
         gamma_weight_decay: a strength of its own for the gammas that decay.
 
     Returns:
-        `kept`, `moved`, or `lost`; then nothing was changed.
+        `kept` or `moved`, also where it holds only some of the gammas; for any other nothing was changed.
     """
     parameters = parameter_names(model).parameters
     wanted = {
@@ -54,9 +55,11 @@ def regroup(
     held = list(inner_optimizers(optimizer))
     owners: list[tuple[Any, list[Group]]] = [(inner, inner.param_groups) for inner in held] or [(optimizer, groups)]
     found = {id(p): group.get("weight_decay") for _, own in owners for group in own for p in group["params"]}
-    if not decays.keys() <= parameters.keys() or not wanted.keys() <= found.keys():
+    if not decays.keys() <= parameters.keys():
+        return "unmatched"
+    if not found.keys() & {id(parameter) for parameter in parameters.values()}:
         return "lost"
-    kept = all(found[key] == decay for key, decay in wanted.items())
+    kept = all(found.get(key, decay) == decay for key, decay in wanted.items())
     if not kept and not all(_reads_groups(owner, own, wanted) for owner, own in owners):
         return "lost"
     mirrored = held and {id(group) for group in groups} <= {id(group) for _, own in owners for group in own}
@@ -67,8 +70,10 @@ def regroup(
     return "kept" if kept else "moved"
 
 
-def holds(optimizer: Any, model: nn.Module, decays: Mapping[str, bool]) -> bool:
-    """Whether an optimizer of the user's decays just the gammas that were decided, whatever the strength.
+def differing(optimizer: Any, model: nn.Module, decays: Mapping[str, bool]) -> list[str]:
+    """The gammas that an optimizer of the user's decays and the policy would not, or the other way.
+
+    Strengths may differ. None differ in an optimizer that decays nothing at all, and none that it does not hold.
 
     Args:
         optimizer: one that was made elsewhere.
@@ -76,10 +81,34 @@ def holds(optimizer: Any, model: nn.Module, decays: Mapping[str, bool]) -> bool:
         decays: `{parameter name: decays}`.
     """
     parameters = parameter_names(model).parameters
-    groups = getattr(optimizer, "param_groups", ())
-    found = {id(p): bool(group.get("weight_decay")) for group in groups for p in group["params"]}
-    trained = [(parameters[name], decay) for name, decay in decays.items() if parameters[name].requires_grad]
-    return all(found.get(id(parameter)) == decay for parameter, decay in trained)
+    found = {id(p): bool(group.get("weight_decay")) for group in _all_groups(optimizer) for p in group["params"]}
+    if found and not any(found.values()):
+        return []
+    trained = {name: id(parameters[name]) for name in decays if name in parameters and parameters[name].requires_grad}
+    return [name for name, key in trained.items() if not found or found.get(key, decays[name]) != decays[name]]
+
+
+def strength_of(optimizer: Any, model: nn.Module, decays: Mapping[str, bool]) -> float:
+    """The strongest weight decay of the gammas that decay in an optimizer that holds the decisions."""
+    parameters = parameter_names(model).parameters
+    gammas = {id(parameters[name]) for name, decay in decays.items() if decay and name in parameters}
+    groups = [group for group in _all_groups(optimizer) if any(id(p) in gammas for p in group["params"])]
+    return max((float(group.get("weight_decay") or 0.0) for group in groups), default=0.0)
+
+
+def apart_from(optimizer: Any, model: nn.Module) -> tuple[list[str], list[str]]:
+    """The parameters that an optimizer holds though they are frozen, and those that it lacks though they are not."""
+    held = {id(parameter) for group in _all_groups(optimizer) for parameter in group["params"]}
+    if all((id(parameter) in held) is parameter.requires_grad for parameter in model.parameters()):
+        return [], []
+    parameters = parameter_names(model).parameters
+    frozen = [name for name, p in parameters.items() if id(p) in held and not p.requires_grad]
+    return frozen, [name for name, p in parameters.items() if id(p) not in held and p.requires_grad]
+
+
+def _all_groups(optimizer: Any) -> list[Group]:
+    owners = list(inner_optimizers(optimizer)) or [optimizer]
+    return [group for owner in owners for group in getattr(owner, "param_groups", ())]
 
 
 def _reads_groups(owner: Any, groups: list[Group], gammas: Mapping[int, float]) -> bool:

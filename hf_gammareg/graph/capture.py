@@ -17,7 +17,9 @@ from hf_gammareg.errors import GammaRegError
 from hf_gammareg.graph.chance import Chance, held
 from hf_gammareg.graph.record import copied, record
 from hf_gammareg.graph.untouched import hooks_rest, untouched
+from hf_gammareg.graph.writes import taken_back
 from hf_gammareg.model.known import integers_known
+from hf_gammareg.model.quantised import plain_layers
 from hf_gammareg.model.whole import placement
 from hf_gammareg.quiet import quiet
 
@@ -31,7 +33,8 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     Tensors have no values while a model is exported. One that asks for the values of its integers is exported with
     these as constants (see `hf_gammareg.model.known`). What remains is run, once, on its own parameters, and what it
     calls written down: that holds for the one path that these inputs take. A model that refuses its inputs in both
-    modes is not traced again. Where random numbers decide which layers run, all of them do.
+    modes is not traced again. Where random numbers decide which layers run, all of them do. Quantised layers are traced
+    as plain ones (see `hf_gammareg.model.quantised`).
 
     The model is as before when this returns: modes, parameters, buffers, hooks, attributes and RNG state.
 
@@ -49,7 +52,8 @@ def trace(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     """
     _check_arguments(model, args, kwargs)
     failures: list[Exception] = []
-    with quiet(), torch.no_grad(), torch.compiler.set_stance("force_eager"), _usual_device(model):
+    eager = torch.compiler.set_stance("force_eager")
+    with quiet(), torch.no_grad(), eager, _usual_device(model), plain_layers(model):
         for known, mode in product((False, True), ("train", "eval")):
             try:
                 program, mode = _all_seen(_export_known if known else _export, model, args, kwargs, mode)
@@ -125,13 +129,14 @@ def _check_arguments(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[st
 
 def _refused(failures: list[Exception]) -> bool:
     """Whether the model itself said no to its inputs, in either mode: what tracing cannot do is no ValueError."""
-    return len(failures) == 2 and {(type(error), str(error)) for error in failures} == {(ValueError, str(failures[0]))}
+    return [type(error) for error in failures] == [ValueError] * 2 and len({str(error) for error in failures}) == 1
 
 
 def _export(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], _: Chance) -> ExportedProgram:
     if placement(model)[0].type == "meta":
         args, kwargs = tree_map_only(torch.Tensor, lambda tensor: tensor.to("meta"), (args, dict(kwargs)))
-    return torch.export.export(model, args, dict(kwargs), strict=False)
+    with taken_back(model):
+        return torch.export.export(model, args, dict(kwargs), strict=False)
 
 
 def _export_known(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], _: Chance) -> ExportedProgram:
@@ -139,7 +144,7 @@ def _export_known(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, 
         return tensor if tensor.is_floating_point() or tensor.is_meta else copied(tensor.cpu())
 
     args, kwargs = tree_map_only(torch.Tensor, with_values, (args, dict(kwargs)))
-    with integers_known(model, args, kwargs, placement(model)[0]) as (args, kwargs):
+    with taken_back(model), integers_known(model, args, kwargs, placement(model)[0]) as (args, kwargs):
         return torch.export.export(model, args, dict(kwargs), strict=False)
 
 

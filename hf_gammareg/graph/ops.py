@@ -12,7 +12,7 @@ from typing import Any
 
 from hf_gammareg.graph import rules
 from hf_gammareg.graph.rows import Effect, Layout, OpRow, Rule
-from hf_gammareg.graph.runs import almost_no_eps, far_above, replacing, seeded
+from hf_gammareg.graph.runs import almost_no_eps, far_above, replacing, seeded, unrounded
 
 OPS: dict[str, Rule] = {}
 """Rows by op: ATen's name without overload and without the underscore of in-place variants, others with namespace."""
@@ -174,6 +174,7 @@ _rows(
     exact=False,
     gates=("scale", "zero_point", "running_min", "running_max"),
     reason="a scale of quantisation only says where to round",
+    far=unrounded,
 )
 _rows(Effect.CURVE, "rnn_relu_cell", exact=False)
 _rows(Effect.CURVE, "rnn_relu alpha_dropout feature_alpha_dropout", exact=False, still=replacing(train=False))

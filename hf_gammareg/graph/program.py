@@ -26,6 +26,9 @@ INLINED = {
 }
 """Higher-order ops that call a subgraph once: read as if it stood in place."""
 
+WHOLE = {torch.ops.aten.detach.default, torch.ops.aten.alias.default, torch.ops.aten.slice.Tensor}
+"""Views that are all of what they view where they have its shape."""
+
 
 def read(program: torch.export.ExportedProgram, model: nn.Module, source: str) -> Graph:
     """Read an exported program into our records."""
@@ -44,7 +47,7 @@ def _declared(target: Any) -> tuple[str, tuple[str, ...]]:
     """What the table calls a function, and the names of its arguments as far as it declares them."""
     if isinstance(target, torch._ops.OpOverload):
         op = target._schema.name.removeprefix("aten::")
-        op = op.removesuffix("_") if _in_place(target) else op
+        op = op.removesuffix("_") if in_place(target) else op
         return op, tuple(argument.name for argument in target._schema.arguments)
     if isinstance(target, torch._ops.HigherOrderOperator):
         return f"higher_order::{target.__name__}", tuple(inspect.signature(target.__call__).parameters)
@@ -126,7 +129,7 @@ class _Builder:
         made = written_out(op, arguments, self._maker(path))
         if made is None:
             made = self._add(op, arguments, node.meta.get("val"), path)
-        if _in_place(target):
+        if in_place(target):
             self._write_through(node, made, values, path)
         return made
 
@@ -149,11 +152,12 @@ class _Builder:
                 return
             parent: Any = base.args[0]
             above = values.get(parent) if isinstance(parent, fx.Node) else None
-            if _is_view(base) and isinstance(above, Node) and above.floating:
-                arguments = {"self": above, "values": made}
-                made = self._add("mutate", arguments, None, path)
-                made.shape, made.floating, made.tensor = above.shape, True, True
-            elif not _in_place(base.target):
+            if is_view(base) and isinstance(above, Node) and above.floating:
+                if not (base.target in WHOLE and made.shape == above.shape):
+                    arguments = {"self": above, "values": made}
+                    made = self._add("mutate", arguments, None, path)
+                    made.shape, made.floating, made.tensor = above.shape, True, True
+            elif not in_place(base.target):
                 return
             base = parent
 
@@ -224,7 +228,7 @@ def _module_path(node: fx.Node) -> str:
 
 
 @functools.cache
-def _in_place(target: Any) -> bool:
+def in_place(target: Any) -> bool:
     """Whether an op writes over its first argument, and returns it."""
     if not isinstance(target, torch._ops.OpOverload):
         return False
@@ -232,12 +236,12 @@ def _in_place(target: Any) -> bool:
     return op.endswith("_") and not op.endswith("__")
 
 
-def _is_view(node: fx.Node) -> bool:
+def is_view(node: fx.Node) -> bool:
     """Whether an op returns (a part of) its first argument itself, so that writing to the one writes to the other."""
     if node.target is operator.getitem:
         return True
     target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or _in_place(target):
+    if not isinstance(target, torch._ops.OpOverload) or in_place(target):
         return False
     returns = target._schema.returns
     copies = target._schema.name in ("aten::contiguous", "aten::to")  # mostly, or for nothing

@@ -7,9 +7,8 @@ experts) stands as it was decided, so the program is that of one path.
 from __future__ import annotations
 
 import copy
-import functools
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -30,13 +29,13 @@ from torch.export.graph_signature import (
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map_only
 
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.graph.chance import Chance
 from hf_gammareg.graph.ops import OPS
 from hf_gammareg.graph.rows import Effect, OpRow
+from hf_gammareg.graph.writes import storage_of, taken_back, tensors_in, unique, written
 
 FRESH = frozenset({"empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided"})
 """Ops that make tensors without values: whoever reads one first, something wrote to it."""
@@ -46,7 +45,7 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], c
     """Run a model once and write down its ops, in the mode that it is in.
 
     It runs on copies of the inputs, on its own parameters: none is copied. What it writes to that was there before
-    (running statistics, `.data`, a tensor that it holds) is written to a copy.
+    (running statistics, `.data`, a tensor that it holds) is taken back.
 
     Args:
         model: any model; on `meta` it has shapes alone, and must not ask for values.
@@ -61,29 +60,24 @@ def record(model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], c
     parameters = _named(model.named_parameters(remove_duplicate=False))
     buffers = _named(model.named_buffers(remove_duplicate=False))
     held = {**parameters, **buffers}
-    inputs = [tensor for tensor in _unique(tensors_in((args, kwargs))) if id(tensor) not in held]
+    inputs = [tensor for tensor in unique(tensors_in((args, kwargs))) if id(tensor) not in held]
     given = [*(tensor for _, tensor in held.values()), *inputs]
-    apart, fake, spec = _Apart(inputs), FakeTensorMode(allow_fallback_kernels=True), None
+    fake, spec = FakeTensorMode(allow_fallback_kernels=True), None
 
     def run(*_: Tensor) -> list[Any]:
         nonlocal spec
         for tensor in inputs:
             if tensor.layout is not torch.strided:
                 _describe(tensor, fake)
-        with apart, _Watched(chance, fake), _module_paths(model):
+        with _Watched(chance, fake), _module_paths(model):
             leaves, spec = tree_flatten(_plain(model(*args, **kwargs)))
         return leaves
 
-    with ExitStack() as stack:
-        stack.enter_context(torch.compiler.set_stance("force_eager"))
-        for tensor in (*(tensor for _, tensor in held.values()), *_attributes(model)):
-            if not tensor.is_inference():
-                stack.enter_context(torch.autograd._unsafe_preserve_version_counter(tensor))
-        stack.enter_context(tracing(TracingContext(fake)))
+    with torch.compiler.set_stance("force_eager"), tracing(TracingContext(fake)), taken_back(model, inputs) as writes:
         module = make_fx(run, pre_dispatch=True, _error_on_data_dependent_ops=False)(*given)
-    _check(module, apart)
+    _check(module, writes.born)
     assert spec is not None
-    return _program(module, held, set(buffers), inputs, spec)
+    return as_program(module, held, set(buffers), inputs, spec)
 
 
 def copied(values: Any) -> Any:
@@ -93,24 +87,6 @@ def copied(values: Any) -> Any:
         return copy.deepcopy(values)
     except Exception:
         return tree_map_only(Tensor, copy.deepcopy, values)
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors in containers and objects, however nested: not those of modules."""
-    seen: set[int] = set()
-    stack = [value]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, Tensor):
-            yield value
-        elif not isinstance(value, str | bytes | int | float | type | nn.Module) and id(value) not in seen:
-            seen.add(id(value))
-            if isinstance(value, Mapping):
-                stack += reversed(list(value.values()))
-            elif isinstance(value, list | tuple | set | frozenset):
-                stack += reversed(list(value))
-            elif not callable(value):
-                stack += reversed(list(getattr(value, "__dict__", {}).values()))
 
 
 def _plain(value: Any) -> Any:
@@ -124,20 +100,6 @@ def _plain(value: Any) -> Any:
     return {key: _plain(item) for key, item in getattr(value, "__dict__", {}).items()} or None
 
 
-def _attributes(model: nn.Module) -> Iterable[Tensor]:
-    """Tensors that modules hold which are neither parameters nor buffers."""
-    own = ("_parameters", "_buffers", "_modules")
-    return _unique(
-        tensor
-        for module in model.modules()
-        for tensor in tensors_in([value for name, value in vars(module).items() if name not in own])
-    )
-
-
-def _unique(tensors: Iterable[Tensor]) -> list[Tensor]:
-    return list({id(tensor): tensor for tensor in tensors}.values())
-
-
 def _named(tensors: Iterable[tuple[str, Tensor]]) -> dict[int, tuple[str, Tensor]]:
     """Tensors with their names, the first of each, by identity."""
     found: dict[int, tuple[str, Tensor]] = {}
@@ -146,64 +108,8 @@ def _named(tensors: Iterable[tuple[str, Tensor]]) -> dict[int, tuple[str, Tensor
     return found
 
 
-def _storage(tensor: Tensor) -> int | None:
-    """What tells whether two tensors share memory; None for a tensor that has no memory of its own."""
-    if type(tensor) not in (Tensor, nn.Parameter, nn.Buffer) or tensor.layout is not torch.strided:
-        return None
-    return tensor.untyped_storage()._cdata
-
-
-class _Apart(TorchDispatchMode):
-    """Writes to memory that was there before the run go to a copy of it, which is read from then on."""
-
-    def __init__(self, inputs: Iterable[Tensor]) -> None:
-        super().__init__()
-        self.born = {_storage(tensor) for tensor in inputs}
-        """Memory of this run."""
-        self.copies: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
-        """Memory that was there before, which stays alive so that its number stays its own, and its copy."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        for place, name in _written(func):
-            given = args[place] if place < len(args) else kwargs.get(name)
-            for tensor in tensors_in(given):
-                key = _storage(tensor)
-                if key is not None and key not in self.born and key not in self.copies:
-                    storage = tensor.untyped_storage()
-                    self.copies[key] = storage, storage.clone()
-        old = {key for tensor in tensors_in((args, kwargs)) if (key := _storage(tensor)) not in self.born}
-        real: dict[int, Tensor] = {}
-        if old & self.copies.keys():
-            args, kwargs = tree_map_only(Tensor, lambda tensor: self._copy(tensor, real), (args, kwargs))
-        made = func(*args, **kwargs)
-        self.born |= {_storage(tensor) for tensor in tensors_in(made)} - old
-        return tree_map_only(Tensor, lambda tensor: real.get(id(tensor), tensor), made) if real else made
-
-    def _copy(self, tensor: Tensor, real: dict[int, Tensor]) -> Tensor:
-        key = _storage(tensor)
-        if key is None or key not in self.copies:
-            return tensor
-        _, storage = self.copies[key]
-        shadow = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-        shadow.set_(storage, tensor.storage_offset(), tensor.size(), tensor.stride())
-        real[id(shadow)] = tensor
-        return shadow
-
-
-@functools.cache
-def _written(func: Any) -> tuple[tuple[int, str], ...]:
-    """Places and names of the arguments that an op writes to. Batch norms do not declare that they do."""
-    return tuple(
-        (place, argument.name)
-        for place, argument in enumerate(func._schema.arguments)
-        if (argument.alias_info is not None and argument.alias_info.is_write)
-        or argument.name in ("running_mean", "running_var")
-    )
-
-
 _DATA: Any = Tensor.data
-_GET_DATA, _SET_DATA = _DATA.__get__, _DATA.__set__
+_SET_DATA = _DATA.__set__  # made anew by each look: to be compared, not to be identical
 
 
 class _Watched(TorchFunctionMode):
@@ -221,9 +127,7 @@ class _Watched(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is _GET_DATA:
-            return args[0].detach()
-        if func is _SET_DATA:
+        if func == _SET_DATA:
             return self._set_data(*args)
         if func in LEAVES and args[0].is_floating_point() and args[0].numel() > 1 and _of_network(args[0]):
             raise GammaRegError(
@@ -322,11 +226,11 @@ def _module_paths(model: nn.Module) -> Iterator[None]:
             handle.remove()
 
 
-def _check(module: fx.GraphModule, apart: _Apart) -> None:
+def _check(module: fx.GraphModule, born: Collection[Any]) -> None:
     """Refuse a record with a hole: something computed that comes back as a constant, or memory nobody filled."""
     for node in module.graph.nodes:
         path = list(node.meta.get("nn_module_stack", {"": ("",)}).values())[-1][0] or "the model's own forward"
-        if node.op == "get_attr" and _is_hole(getattr(module, str(node.target)), apart):
+        if node.op == "get_attr" and _is_hole(getattr(module, str(node.target)), born):
             raise GammaRegError(
                 f"Expected a forward of torch's ops, found one that gets by others at what it computed, in {path}. "
                 "Trace it on its own, or look at its roles by hand."
@@ -338,10 +242,11 @@ def _check(module: fx.GraphModule, apart: _Apart) -> None:
             )
 
 
-def _is_hole(constant: Any, apart: _Apart) -> bool:
+def _is_hole(constant: Any, born: Collection[Any]) -> bool:
     if not isinstance(constant, Tensor):
         return False
-    return torch._C._functorch.is_functorch_wrapped_tensor(constant) or _storage(constant) in apart.born - {None}
+    key = storage_of(constant)
+    return torch._C._functorch.is_functorch_wrapped_tensor(constant) or (key is not None and key in born)
 
 
 def _op(node: fx.Node) -> str:
@@ -357,11 +262,11 @@ def _filled(node: fx.Node) -> bool:
         if not isinstance(user.target, torch._ops.OpOverload):
             continue
         given = dict(zip((argument.name for argument in user.target._schema.arguments), user.args, strict=False))
-        if any((given | user.kwargs).get(name) is node for _, name in _written(user.target)):
+        if any((given | user.kwargs).get(name) is node for _, name in written(user.target)):
             return True
         returns = user.target._schema.returns
         if returns and returns[0].alias_info is not None:
-            if any(_written(reader.target) or not _filled(user) for reader in user.users if reader.op != "output"):
+            if any(written(reader.target) or not _filled(user) for reader in user.users if reader.op != "output"):
                 return _filled(user)
             continue
         if not (isinstance(row := OPS.get(_op(user)), OpRow) and row.effect is Effect.NOTHING):
@@ -369,7 +274,7 @@ def _filled(node: fx.Node) -> bool:
     return True
 
 
-def _program(
+def as_program(
     module: fx.GraphModule,
     held: Mapping[int, tuple[str, Tensor]],
     buffers: Collection[int],
@@ -393,6 +298,9 @@ def _program(
         specs.append(InputSpec(kind, TensorArgument(node.name), name, True if key in buffers else None))
     for node in holders[len(held) :]:
         specs.append(InputSpec(InputKind.USER_INPUT, TensorArgument(node.name), None))
+    for node in graph.find_nodes(op="call_function", target=torch.ops.aten.item.default):
+        if not node.users:  # Python has asked: the answer is part of the path
+            graph.erase_node(node)
     for node in [node for node in graph.nodes if node.op == "call_function"]:
         node.meta.setdefault("val", None)
         if node.target is torch._C._set_grad_enabled:

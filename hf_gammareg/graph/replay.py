@@ -10,11 +10,12 @@ from torch import fx, nn
 
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.graph.custom import asked, called
+from hf_gammareg.graph.functional import functional
 from hf_gammareg.graph.nodes import Graph
 from hf_gammareg.graph.program import read, spelled
-from hf_gammareg.graph.rewrite import decompositions
 from hf_gammareg.graph.rows import Arguments, OpRow
 from hf_gammareg.model.names import parameter_names
+from hf_gammareg.model.quantised import is_quantised
 
 
 class Replay:
@@ -29,18 +30,16 @@ class Replay:
         source: how the program was had.
 
     Raises:
-        GammaRegError: if its ops in place can't be written as others.
+        GammaRegError: if its ops in place can't be written as others, or a layer of the model is quantised.
     """
 
     def __init__(self, program: torch.export.ExportedProgram, model: nn.Module, source: str) -> None:
-        try:
-            # No op in place: values can be shared between runs. Ops written out, as in the graph.
-            program = program.run_decompositions(decompositions())
-        except Exception as error:
+        if is_quantised(model):
             raise GammaRegError(
-                f"Expected a model whose ops in place torch.export can write as others, found one where it can't "
-                f"({error}). Look at the roles of its gammas without running it."
-            ) from error
+                "Expected a model of plain weights to run op by op, found quantised ones, which were traced by their "
+                "shapes alone. Run it as it was before it was quantised, or leave the measurement out."
+            )
+        program = functional(program, model)
         if "eval mode" in source:
             _train(program.graph)
         self.graph: Graph = read(program, model, source)
@@ -155,8 +154,12 @@ def _asked(
         return row, lambda _: target(*args, **kwargs), arguments
 
     def run(changed: Arguments) -> Any:
-        words = zip(given.items(), called(op, given), strict=True)
-        found = [(name, value if word is None else changed[word]) for (name, value), word in words]
-        return target(*(value for _, value in found[: len(args)]), **dict(found[len(args) :]))
+        words = called(op, given)
+        found = [
+            (name, value if word is None else changed[word])
+            for (name, value), word in zip(given.items(), words, strict=True)
+        ]
+        left_out = {word: value for word, value in changed.items() if word not in words}
+        return target(*(value for _, value in found[: len(args)]), **dict(found[len(args) :]), **left_out)
 
     return row, run, arguments

@@ -14,6 +14,8 @@ EPS = 1e-9
 """What remains of the eps of norms. A norm cancels a factor up to its eps, which is no part of a gamma's fate: with the
 usual 1e-5 to 1e-3 the output of a deep network moves by up to 3 % of its spread, in proportion to eps; where almost
 nothing varies (the last blocks of an untrained Inception), a millionth of it is still seen."""
+USUAL_EPS = 1e-5
+"""That of torch's norms where it is not given."""
 
 
 def replacing(**values: Any) -> Run:
@@ -39,11 +41,16 @@ def expected(op: Callable[[Arguments], Any], arguments: Arguments) -> Any:
 
 def almost_no_eps(op: Callable[[Arguments], Any], arguments: Arguments) -> Any:
     """A norm that cancels nearly all of a factor."""
-    eps = arguments.get("eps")
-    return op(arguments if eps is None else {**arguments, "eps": eps * EPS})
+    return op({**arguments, "eps": (arguments.get("eps") or USUAL_EPS) * EPS})
 
 
 def far_above(op: Callable[[Arguments], Any], arguments: Arguments) -> Any:
     """Without an upper bound: ReLU6 as ReLU."""
     bounds = [name for name in ("max", "max_val") if name in arguments]
     return op({**arguments, **dict.fromkeys(bounds, math.inf)}) if bounds else torch.relu(arguments["self"])
+
+
+def unrounded(op: Callable[[Arguments], Any], arguments: Arguments) -> Any:
+    """Without a grid and its ends: fake quantisation as what it stands for, with the mask that it may return."""
+    made = op(arguments)
+    return (arguments["self"], *made[1:]) if isinstance(made, tuple) else arguments["self"]

@@ -40,13 +40,7 @@ def untouched(model: nn.Module, hooks: str = "own") -> Iterator[None]:
     attributes = [(value, dict(vars(value))) for value in objects]
     contents = [(value, value.copy()) for value in containers]
     states = [(generator, _state(generator)) for generator in generators]
-    configs = {id(config): config for module, _ in saved if (config := getattr(module, "config", None)) is not None}
-    options = [
-        (config, name, value)
-        for config in configs.values()
-        for name in QUIET_OPTIONS
-        if (value := getattr(config, name, None))
-    ]
+    options = _loud_options(state["config"] for _, state in saved if state.get("config") is not None)
     trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     mine = {id(value) for value in (*containers, *objects, *model.modules())}
     try:
@@ -57,12 +51,14 @@ def untouched(model: nn.Module, hooks: str = "own") -> Iterator[None]:
             if state.get("gradient_checkpointing") is True:
                 module.__dict__["gradient_checkpointing"] = False
         for config, name, _ in options:
-            setattr(config, name, False)
+            with contextlib.suppress(Exception):  # frozen
+                setattr(config, name, False)
         with same_random_state():
             yield
     finally:
         for config, name, value in options:
-            setattr(config, name, value)
+            with contextlib.suppress(Exception):
+                setattr(config, name, value)
         for parameter, requires_grad in trainable:
             parameter.requires_grad = requires_grad
         for owner, state in (*saved, *attributes):
@@ -73,6 +69,17 @@ def untouched(model: nn.Module, hooks: str = "own") -> Iterator[None]:
             (value.extend if isinstance(value, list | deque) else value.update)(before)
         for generator, before in states:
             _set_state(generator, before)
+
+
+def _loud_options(configs: Iterable[Any]) -> list[tuple[Any, str, Any]]:
+    """The options among `QUIET_OPTIONS` that are on, whatever a configuration is: it may be a user's own."""
+    found = []
+    for config in {id(config): config for config in configs}.values():
+        for name in QUIET_OPTIONS:
+            with contextlib.suppress(Exception):
+                if value := getattr(config, name, None):
+                    found.append((config, name, value))
+    return found
 
 
 @contextlib.contextmanager

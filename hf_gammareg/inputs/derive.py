@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_iter
+from torch.utils._pytree import tree_iter, tree_map_only
 
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.inputs.arguments import ARGUMENTS, OPTIONAL, SPECIAL
@@ -46,8 +46,8 @@ def derive_inputs(model: nn.Module, device: torch.device | str | None = None) ->
 
     Models of timm (their `pretrained_cfg`), transformers (their configuration and the signature of `forward`) and
     torchvision are known, and a module around one of them that takes what it takes, such as a task for distillation.
-    Nothing is computed, neither timm nor transformers is imported for a model that does not come from them, and no
-    random number generator moves.
+    A module with Lightning's `example_input_array` has said it already. Nothing is computed, neither timm nor
+    transformers is imported for a model that does not come from them, and no random number generator moves.
 
     Example:
         >>> import timm
@@ -61,7 +61,7 @@ def derive_inputs(model: nn.Module, device: torch.device | str | None = None) ->
             `meta`: there a batch would have no values, and a model may ask for those of its integers.
 
     Returns:
-        `(args, kwargs)` for `model(*args, **kwargs)`: 2 examples.
+        `(args, kwargs)` for `model(*args, **kwargs)`: 2 examples, or those of `example_input_array`.
 
     Raises:
         GammaRegError: if the model does not say what it takes.
@@ -69,6 +69,8 @@ def derive_inputs(model: nn.Module, device: torch.device | str | None = None) ->
     inner = unwrapped(model)
     if device is None and placement(inner)[0].type == "meta":
         device = "cpu"
+    if (given := getattr(inner, "example_input_array", None)) is not None:
+        return _given_inputs(given, placement(inner)[0] if device is None else device)
     if says_inputs(inner):
         return _own_inputs(inner, device)
     parts = [part for part in inner.children() if says_inputs(part)]
@@ -87,6 +89,14 @@ def derive_inputs(model: nn.Module, device: torch.device | str | None = None) ->
 def says_inputs(model: nn.Module) -> bool:
     """Whether a module itself says what it takes."""
     return _of_transformers(model) or has_input_size(model) or of_torchvision(model)
+
+
+def _given_inputs(given: Any, device: torch.device | str) -> Inputs:
+    """What Lightning makes of a module's `example_input_array`: a tensor, a tuple of arguments, or a dictionary."""
+    given = tree_map_only(torch.Tensor, lambda tensor: tensor if tensor.is_meta else tensor.to(device), given)
+    if isinstance(given, Mapping):
+        return (), dict(given)
+    return (tuple(given) if isinstance(given, tuple | list) else (given,)), {}
 
 
 def _own_inputs(model: nn.Module, device: torch.device | str | None) -> Inputs:

@@ -144,8 +144,18 @@ def _is_small(args: Any) -> bool:
 def _computed(func: Any, args: Any, kwargs: Any) -> Any:
     on_cpu = {**kwargs, "device": "cpu"} if kwargs.get("device") is not None else kwargs
     args = tree_map_only(torch.device, lambda device: torch.device("cpu"), args)
-    with _disable_current_modes():
+    with _real():
         return func(*args, **on_cpu)
+
+
+@contextlib.contextmanager
+def _real() -> Iterator[None]:
+    """Within this context ops run on real values; what keeps an eye on them still does."""
+    with _disable_current_modes() as modes, contextlib.ExitStack() as stack:
+        for mode in reversed(modes):
+            if not mode.is_infra_mode():
+                stack.enter_context(mode)
+        yield
 
 
 def _positions(index: Any) -> Any:
@@ -157,7 +167,7 @@ def _positions(index: Any) -> Any:
     parts: list[Any] = []
     for part in index:
         if isinstance(part, Tensor) and _is_known(part) and part.dtype is torch.bool:
-            with _disable_current_modes():
+            with _real():
                 parts += part.nonzero(as_tuple=True)
         else:
             parts.append(part)

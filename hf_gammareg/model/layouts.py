@@ -58,8 +58,9 @@ def decayed_by_trainer(model: nn.Module) -> set[str]:
     """
     from transformers import Trainer
 
-    # The method reads nothing of the Trainer it belongs to.
-    decayed = set(Trainer.get_decay_parameter_names(None, model))  # type: ignore[arg-type]
+    # The method reads nothing of the Trainer it belongs to. The name may have been patched: what is asked is the base.
+    kinds: list[Any] = [kind for kind in Trainer.__mro__ if "get_decay_parameter_names" in vars(kind)]
+    decayed = set(kinds[-1].get_decay_parameter_names(None, model))
     names = parameter_names(model).by_id
     return {names[id(parameter)] for live, parameter in model.named_parameters() if live in decayed}
 

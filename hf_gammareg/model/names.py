@@ -33,6 +33,20 @@ class Names:
             return list(names)
         return as_known([self.live.get(name, name) for name in names], self.parameters)
 
+    def called_in(self, other: Names) -> dict[str, str]:
+        """For each path here what another model calls the parameter; "" for one that it does not have.
+
+        A loss may hold the model that it is of. Of models that share nothing (a shard of the other) the names decide.
+
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> loss = nn.ModuleDict({"model": model, "own": nn.Linear(1, 1, bias=False)})
+        >>> parameter_names(loss).called_in(parameter_names(model))
+        {'model.weight': 'weight', 'own.weight': ''}
+        """
+        if not self.by_id.keys() & other.by_id.keys():
+            return dict(self.live)
+        return {path: other.by_id.get(id(self.parameters[name]), "") for path, name in self.live.items()}
+
 
 def parameter_names(model: nn.Module) -> Names:
     """Name the parameters of a model as they are called where nothing wraps it or parts of it.

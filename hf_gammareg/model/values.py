@@ -12,6 +12,7 @@ from torch import Tensor, distributed, nn
 
 from hf_gammareg.errors import GammaRegError, some
 from hf_gammareg.model.names import parameter_names
+from hf_gammareg.model.whole import unwrapped
 
 
 def whole_values(model: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
@@ -54,12 +55,17 @@ def whole_values(model: nn.Module, names: Collection[str]) -> dict[str, Tensor]:
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
-    """The live parameters of a model by canonical name, and its buffers by every name that they have in it.
+    """The live parameters of a model by canonical name, and its buffers by every name in it and inside its wrappers.
 
     >>> sorted(state(nn.BatchNorm1d(2)))
     ['bias', 'num_batches_tracked', 'running_mean', 'running_var', 'weight']
     """
-    return {**parameter_names(model).parameters, **dict(model.named_buffers(remove_duplicate=False))}
+    buffers = {
+        name: buffer
+        for holder in (model, unwrapped(model))
+        for name, buffer in holder.named_buffers(remove_duplicate=False)
+    }
+    return {**parameter_names(model).parameters, **buffers}
 
 
 def sharded(model: nn.Module) -> bool:

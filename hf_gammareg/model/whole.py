@@ -14,16 +14,17 @@ from hf_gammareg.quiet import quiet
 
 
 def whole(model: nn.Module) -> nn.Module:
-    """The model itself, or where its parameters are spread over ranks, one to trace in its place.
+    """The model inside its wrappers, or where its parameters are spread over ranks, one to trace in its place.
 
     Under `deepspeed.zero.Init` (which `from_pretrained` enters by itself) each live parameter is an empty tensor that
     remembers its shape. The stand-in is the same model, adapters and all, with parameters and buffers of the full
     shapes on the meta device; where a model can't be copied, it is built anew from its configuration, on meta too.
     A model of DTensors (FSDP2, tensor parallel) has hooks that a copy would keep: there the configuration comes first.
+    Wrappers that compute more than what they wrap stay: PEFT's, and FSDP1's, which gathers.
 
     >>> model = nn.Linear(2, 3)
-    >>> whole(model) is model
-    True
+    >>> whole(model) is model, whole(nn.DataParallel(model)) is model
+    (True, True)
 
     Args:
         model: any model. It stays as it is; nothing is gathered, so no rank waits for another.
@@ -35,6 +36,8 @@ def whole(model: nn.Module) -> nn.Module:
     Raises:
         GammaRegError: if a model that ZeRO-3 partitioned can neither be copied nor built from its configuration.
     """
+    while (attribute := wraps(model)) in ("module", "_orig_mod"):
+        model = getattr(model, attribute)
     partitioned = any(_partitioned(parameter) for parameter in model.parameters())
     if not partitioned and not any(hasattr(parameter, "device_mesh") for parameter in model.parameters()):
         return model

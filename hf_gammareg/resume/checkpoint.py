@@ -25,6 +25,13 @@ from transformers.utils import (
 from hf_gammareg.errors import GammaRegError, some
 
 ANEW = "Resume from another checkpoint, or start anew from its weights."
+"""What to do where the weights are there."""
+
+OTHER = "Resume from another checkpoint, or with the model that it was saved with."
+"""What to do where they are those of another model."""
+
+ELSEWHERE = "Resume from another checkpoint."
+"""What to do where they can't be had."""
 
 
 def last_checkpoint(output_dir: str | Path | None, say: Callable[[str], None]) -> Path:
@@ -120,7 +127,7 @@ def _check_weights(folder: Path) -> None:
             try:
                 shards = set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values())
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-                raise _broken(folder / index, error) from error
+                raise _broken(folder / index, error, ELSEWHERE) from error
             for shard in sorted(shards):
                 _check_weight_file(folder, shard)
             return
@@ -128,43 +135,43 @@ def _check_weights(folder: Path) -> None:
     present = [name for name in names if (folder / name).is_file()]
     # An adapter's checkpoint may keep each adapter in a folder of its own.
     if not present and not list(folder.glob(f"*/{ADAPTER_SAFE_WEIGHTS_NAME}")):
-        raise _lacks(folder, SAFE_WEIGHTS_NAME)
+        raise _lacks(folder, SAFE_WEIGHTS_NAME, ELSEWHERE)
     for name in present:
         _check_weight_file(folder, name)
 
 
 def _check_weight_file(folder: Path, name: str) -> None:
     if not name.endswith(".safetensors"):
-        return _check_archive(folder, name)
+        return _check_archive(folder, name, ELSEWHERE)
     if not (folder / name).is_file():
-        raise _lacks(folder, name)
+        raise _lacks(folder, name, ELSEWHERE)
     try:
         with safe_open(folder / name, framework="pt") as file:
             file.keys()
     except (SafetensorError, OSError) as error:
-        raise _broken(folder / name, error) from error
+        raise _broken(folder / name, error, ELSEWHERE) from error
     return None
 
 
-def _check_archive(folder: Path, name: str) -> None:
+def _check_archive(folder: Path, name: str, advice: str = ANEW) -> None:
     if not (folder / name).is_file():
-        raise _lacks(folder, name)
+        raise _lacks(folder, name, advice)
     # The table of contents is at the end: a file that was cut short has none.
     if not zipfile.is_zipfile(folder / name):
-        raise _broken(folder / name, "it was cut short or is of another kind")
+        raise _broken(folder / name, "it was cut short or is of another kind", advice)
 
 
-def _lacks(folder: Path, name: str) -> GammaRegError:
+def _lacks(folder: Path, name: str, advice: str = ANEW) -> GammaRegError:
     there = [path.name for path in folder.iterdir()]
     return GammaRegError(
         f"Expected {name} in the checkpoint {str(folder)!r}, found {some(there)}. Without it a run can't go on as it "
-        f"was. {ANEW}"
+        f"was. {advice}"
     )
 
 
-def _broken(path: Path, error: BaseException | str) -> GammaRegError:
+def _broken(path: Path, error: BaseException | str, advice: str = ANEW) -> GammaRegError:
     why = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else error
-    return GammaRegError(f"Expected a file that can be read, found that {str(path)!r} can't ({why}). {ANEW}")
+    return GammaRegError(f"Expected a file that can be read, found that {str(path)!r} can't ({why}). {advice}")
 
 
 def load_renamed(model: nn.Module | None, folder: str | Path | None) -> bool:

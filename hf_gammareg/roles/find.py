@@ -16,7 +16,7 @@ from hf_gammareg.graph.program import read
 from hf_gammareg.inputs.derive import arguments
 from hf_gammareg.model.names import parameter_names
 from hf_gammareg.model.whole import placement, whole
-from hf_gammareg.roles.gammas import Gamma, GammaMap, Role
+from hf_gammareg.roles.gammas import UNTRAINED, Gamma, GammaMap, Role
 from hf_gammareg.roles.residual import Ancestry, Sum, find_sums
 from hf_gammareg.roles.sites import Site, find_sites
 from hf_gammareg.roles.walk import Use, find_uses, unruled
@@ -67,13 +67,22 @@ def analyse(model: nn.Module, example_inputs: Any = None) -> Analysis:
 
     The arguments, and what is raised, are those of `find_gammas`.
     """
-    args, kwargs = arguments(model, example_inputs)
+    try:
+        args, kwargs = arguments(model, example_inputs)
+    except GammaRegError:
+        raise
+    except Exception as error:
+        return unknown(model, f"its own configuration gives no example inputs ({_first_line(error)}). Pass some.")
     traced = whole(model)
     try:
-        program, source = trace(traced, args, kwargs)
-        graph = read(program, traced, source)
+        return _found(traced, args, kwargs)
     except Exception as error:
         return unknown(traced, _first_line(error), args, kwargs)
+
+
+def _found(traced: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Analysis:
+    program, source = trace(traced, args, kwargs)
+    graph = read(program, traced, source)
     ancestry = Ancestry(graph)
     sums, inner = find_sums(graph, ancestry)
     sites = tuple(find_sites(graph))
@@ -102,11 +111,32 @@ def unknown(
     model: nn.Module, why: str, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
 ) -> Analysis:
     """What is known of a model that was not traced: its layers called norm, and why there is no more."""
+    return _untraced(model, f"The model could not be traced: {why}", f"none: {why}", args, kwargs)
+
+
+def untrained(model: nn.Module) -> Analysis | None:
+    """What is known without tracing of a model that trains nothing that can be a gamma; None where it may train one.
+
+    The weights of layers that mix can't be, and biases (adapters, a head on a frozen body); whatever else may.
+
+    >>> head = nn.Sequential(nn.LayerNorm(4).requires_grad_(False), nn.Linear(4, 2))
+    >>> untrained(head).gammas["0.weight"].reason
+    'It is not trained, nor is any gamma, so nothing was traced.'
+    """
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.requires_grad and not isinstance(module, MIXING) and "bias" not in name:
+                return None
+    return _untraced(model, "It is not trained, nor is any gamma, so nothing was traced.", UNTRAINED)
+
+
+def _untraced(
+    model: nn.Module, why: str, source: str, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+) -> Analysis:
     model = whole(model)
     kinds = norm_parameters(model)
-    gammas = _gammas(model, {name: [] for name in kinds}, kinds, why=f"The model could not be traced: {why}")
     return Analysis(
-        gammas=GammaMap(gammas=gammas, source=f"none: {why}"),
+        gammas=GammaMap(gammas=_gammas(model, {name: [] for name in kinds}, kinds, why=why), source=source),
         args=args,
         kwargs=dict(kwargs or {}),
         device=placement(model)[0],
@@ -125,7 +155,7 @@ def find_gammas(model: nn.Module, example_inputs: Any = None) -> GammaMap:
     The model is traced on fake tensors and left as it was: mode, buffers, hooks, attributes, RNG.
 
     Args:
-        model: any PyTorch model, on any device, not yet wrapped or sharded.
+        model: any PyTorch model, on any device, not yet sharded.
         example_inputs: what the model's forward takes, two examples: a tensor, a tuple of positional arguments, a
             dictionary of keyword arguments, or a pair of both. Default: made from what the model says of itself.
 
@@ -143,6 +173,9 @@ def find_gammas(model: nn.Module, example_inputs: Any = None) -> GammaMap:
 
 NOT_A_GAMMA = "It multiplies no normalised activation."
 
+
+MIXING = (nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag, nn.modules.conv._ConvNd, nn.RNNBase)
+"""Layers whose weights are no gains."""
 
 OF_TORCH = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 
@@ -202,5 +235,8 @@ def _gammas(
 def _first_line(error: BaseException) -> str:
     if isinstance(error, GammaRegError):
         return str(error)
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    try:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    except Exception:  # of a class of the user's, which can't be printed
+        lines = []
     return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:300]

@@ -65,6 +65,10 @@ class Gamma:
     """One sentence a person can check, naming the add or the norm that decided."""
 
 
+UNTRAINED = "none: no gamma is trained"
+"""The source of a map for which nothing was traced, since nothing is to be decided."""
+
+
 class _NoSuchGamma(GammaRegError, KeyError):
     """A name that a map does not have: `except KeyError` catches it too, as with any mapping."""
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from hf_gammareg.roles.meeting import CARRIES, FACTORS, Meetings, first, power, 
 
 TINY = 0.01
 """A parameter all below this (a LayerScale that starts at 1e-6) would hide what comes through it, and is drawn anew."""
+SEARCHED = 16
+"""How many ops below a parameter, and above each, to look for a norm that it is the gain of."""
 TOLERANCE = 1e-4
 """How much of its spread the output may move under an `absorbed` and `exact` gamma that is doubled."""
 
@@ -117,11 +120,10 @@ def verify(
     if analysis.program is None:
         raise analysis.untraceable("to measure", "Pass inputs that reach its norms, or check its roles by hand.")
     replay = Replay(analysis.program, model, analysis.gammas.source)
-    lab = _Lab(replay, _drawn(model, gammas, seed), _betas(model))
+    lab = _Lab(replay, _drawn(model, gammas, seed), _betas(model), parameter_names(model).parameters)
     found = [lab.measure(gammas[name]) for name in progress(wanted)]
     if denied := [name for name in named if name in replay.parameters and name not in gammas]:
-        others = _Lab(replay, _drawn(model, gammas, seed + 1), {}).values
-        found += [gain for name in denied if (gain := lab.gain(name, others))]
+        found += [gain for name in denied if (gain := lab.gain(name))]
     return tuple(found)
 
 
@@ -134,8 +136,10 @@ def sample(gammas: GammaMap) -> tuple[str, ...]:
 class _Lab:
     """Scales gammas in one forward pass and looks where the factor arrives."""
 
-    def __init__(self, replay: Replay, held: Mapping[str, torch.Tensor], betas: Mapping[str, str]) -> None:
-        self.replay, self.betas = replay, betas
+    def __init__(
+        self, replay: Replay, held: Mapping[str, torch.Tensor], betas: Mapping[str, str], names: Collection[str]
+    ) -> None:
+        self.replay, self.betas, self.names = replay, betas, names
         self.values = replay.start(held)
         """Every value of the unchanged pass, by its name in the program."""
         for step in replay.steps:
@@ -155,16 +159,16 @@ class _Lab:
             where=ends.get(measured, ""),
         )
 
-    def gain(self, name: str, others: dict[str, Any]) -> Measurement | None:
-        """The measurement of a parameter that multiplies what has the same size under other parameters, if it does."""
-        for step in self._multiplied(name):
-            parts = [self._part(name, step, values) for values in (self.values, others)]
-            sizes = [part.pow(2).mean().item() for part in parts]
-            varied = all(
-                size > 0 and (part - part.mean()).abs().max() > CARRIES * size**0.5
-                for part, size in zip(parts, sizes, strict=True)
-            )
-            if varied and abs(sizes[0] - sizes[1]) <= TOLERANCE * sizes[0] and not same(parts[0], parts[1]):
+    def gain(self, name: str) -> Measurement | None:
+        """The measurement of a parameter that multiplies what a norm makes, if it does.
+
+        What it multiplies is the same numbers however large a value above it is, and other numbers for other values.
+        """
+        held = self._factors(name)
+        for step in self._reached(held):
+            if self._multiplies(held, step) and any(
+                self._is_normalised(held, step, above) for above in self._simply_above(step)
+            ):
                 node = self.meetings.nodes.get(step.name)
                 return Measurement(
                     name=name, role=None, measured="gain", agrees=False, moved=None, where=node.module if node else ""
@@ -185,14 +189,14 @@ class _Lab:
                 continue
             node = self.meetings.nodes.get(step.name)
             module = node.module if node else ""
-            if seeds.isdisjoint(touched) and self.meetings.meet(step, touched):
+            if seeds.isdisjoint(touched) and self.meetings.meet(step, powers):
                 skip = self.meetings.skip(step)
                 if skip:
                     ends["skip" if skip in powers else "branch"] = module
                     continue
             first, second = (call(step, view) for view in views)
             leaves = 1 if node and node.effect(Effect.NORM) else None  # not the statistics beside the output
-            grown = power(first, second, leaves)
+            grown = power(first, second, leaves, apart=len(touched) == 1 and leaves is None)
             if abs(grown) >= CARRIES or not seeds.isdisjoint(touched):
                 powers[step.name] = grown
                 lanes[0][step.name], lanes[1][step.name] = first, second
@@ -208,7 +212,8 @@ class _Lab:
         held = set(self.replay.parameters.get(gamma.name, ()))
         if sum(not held.isdisjoint(node.name for node in step.all_input_nodes) for step in self.replay.steps) < 2:
             return False
-        return power(*(self._with(gamma, 1 / factor).get(output) for factor in FACTORS)) > CARRIES
+        small, large = (self._with(gamma, 1 / factor).get(output) for factor in FACTORS)
+        return power(small, large) > CARRIES
 
     def _end(
         self, step: fx.Node, powers: Mapping[str, float], lane: Mapping[str, Any], leaves: int | None
@@ -225,31 +230,101 @@ class _Lab:
             return "cancelled"
         return "saturated" if self.meetings.settled_after(step.name) else "output"
 
-    def _multiplied(self, name: str) -> list[fx.Node]:
-        """Where a parameter, or what is made of parameters alone, meets activations other than in a weight layer."""
-        made, found = set(self.replay.parameters[name]), []
+    def _factors(self, name: str) -> list[str]:
+        """A parameter, or what is made of it, as activations meet it."""
+        made, found = set(self.replay.parameters[name]), dict[str, None]()
         for step in self.replay.steps:
-            if made.isdisjoint(node.name for node in step.all_input_nodes):
-                continue
-            if step.name not in self.meetings.live:
+            read = [node.name for node in step.all_input_nodes if node.name in made]
+            if step.name in self.meetings.live:
+                found |= dict.fromkeys(read)
+            elif read:
                 made.add(step.name)
-            elif not self.meetings.effect(step.name, Effect.MIX):
-                found.append(step)
+        return list(found)
+
+    def _reached(self, held: Sequence[str]) -> list[fx.Node]:
+        """Where a factor arrives without a weight layer on the way, other than in such a layer's weight."""
+        made = set(held)
+        found = []
+        for step in self.replay.steps:
+            if made.isdisjoint(node.name for node in step.all_input_nodes) or self._is_layer(step):
+                continue
+            live = step.name in self.meetings.live
+            if live and self._widens(step):
+                continue  # a weight layer written out
+            made.add(step.name)
+            found += [step] if live else []
+            if len(found) == SEARCHED:
+                break
         return found
 
-    def _part(self, name: str, at: fx.Node, values: dict[str, Any]) -> torch.Tensor:
+    def _simply_above(self, step: fx.Node) -> list[str]:
+        """The values that an op's come from without a weight layer on the way, the nearest first."""
+        found, stack = {step.name}, [step]
+        while stack and len(found) <= SEARCHED:
+            for read in stack.pop(0).all_input_nodes:
+                if read.name not in found and first(self.values.get(read.name)).numel() > 1:
+                    found.add(read.name)
+                    above = self.meetings.steps.get(read.name)
+                    stack += [above] if above is not None and not self._is_layer(above) else []
+        return sorted(found - {step.name}, key=self.meetings.place.__getitem__, reverse=True)
+
+    def _widens(self, step: fx.Node) -> bool:
+        """Whether it makes several numbers of each that there were."""
+        sizes = (first(self.values[name]).numel() for name in self._simply_above(step) if name not in self._weights)
+        return first(self.values[step.name]).numel() > max(sizes, default=0)
+
+    def _all_through(self, step: fx.Node, name: str) -> bool:
+        """Whether all activations that an op's come from without a weight layer on the way come through one of them."""
+        stack, seen = [step.name], {step.name, name}
+        while stack:
+            above = self.meetings.steps.get(stack.pop())
+            if above is None or (self._is_layer(above) and above is not step):
+                return False
+            read = [node.name for node in above.all_input_nodes if node.name in self.meetings.live]
+            stack += [other for other in read if other not in seen]
+            seen.update(read)
+        return True
+
+    def _is_layer(self, step: fx.Node) -> bool:
+        return self.meetings.effect(step.name, Effect.MIX)
+
+    def _is_normalised(self, held: Sequence[str], at: fx.Node, above: str) -> bool:
+        """Whether what a parameter multiplies in an op has no size of its own: that of a value above doesn't matter."""
+        value = self.values[above]
+        if above in held or not self._all_through(at, above):
+            return False
+        between = self.meetings.between(above, at.name)
+        others = {node.name for step in between for node in step.all_input_nodes} & self._weights - {above, *held}
+        noisy = {name: _noisy(self.values[name], scaled(self.values[name], 0.0)) for name in others}
+        small, large, twice, plain = (
+            self._part(held, at, {above: scaled(value, factor), **changed})
+            for factor, changed in zip((*FACTORS, 2.0, 1.0), (noisy, {}, {}, {}), strict=True)
+        )
+        other = self._part(held, at, {above: _noisy(value, scaled(value, 0.0))})
+        steady = same(small, large, alike=TOLERANCE) and same(plain, twice, alike=TOLERANCE**0.5)
+        return steady and not same(plain, other, alike=TOLERANCE**0.5)
+
+    @cached_property
+    def _weights(self) -> frozenset[str]:
+        """Parameters, and what is made of them alone."""
+        made = {name for parameter in self.names for name in self.replay.parameters.get(parameter, ())}
+        for step in self.replay.steps:
+            read = [node.name for node in step.all_input_nodes]
+            if read and made.issuperset(read):
+                made.add(step.name)
+        return frozenset(made)
+
+    def _multiplies(self, held: Sequence[str], at: fx.Node) -> bool:
+        """Whether a parameter is a factor in an op, of numbers that aren't all the same."""
+        part, more = self._part(held, at, {}), self._part(held, at, {}, to=2.0)
+        return part.numel() > 1 and not same(part, part.mean().expand_as(part)) and same(2 * part, more)
+
+    def _part(self, held: Sequence[str], at: fx.Node, changed: Mapping[str, Any], to: float = 1.0) -> torch.Tensor:
         """What a parameter multiplies in an op: what changes in it as the parameter goes from 0 to 1."""
         ends = []
-        for number in (0.0, 1.0):
-            lane = {held: torch.full_like(values[held], number) for held in self.replay.parameters[name]}
-            view = ChainMap(lane, values)
-            for step in self.replay.steps:
-                touched = any(node.name in lane for node in step.all_input_nodes)
-                if touched and (step is at or step.name not in self.meetings.live):
-                    lane[step.name] = call(step, view)
-                if step is at:
-                    break
-            ends.append(first(lane[at.name]))
+        for number in (0.0, to):
+            lane = {**changed, **{name: torch.full_like(self.values[name], number) for name in held}}
+            ends.append(first(self.meetings.rerun(lane, at.name)))
         return ends[1] - ends[0]
 
     def _scaled(self, gamma: Gamma, factor: float) -> dict[str, Any]:

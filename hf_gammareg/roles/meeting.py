@@ -8,10 +8,12 @@ between); what stays bounded however large its input becomes only *steers*.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import ChainMap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
+from operator import or_
 from typing import Any
 
 import torch
@@ -140,7 +142,7 @@ class Meetings:
     def _depth(self, base: str, side: str) -> int:
         """Weight layers on the longest way from a value to a side."""
         depths = {base: 0}
-        for step in self._between(base, side):
+        for step in self.between(base, side):
             above = [depths[name] for name in self.read(step) if name in depths]
             depths[step.name] = max(above, default=0) + self.effect(step.name, Effect.MIX)
         return depths.get(side, 0)
@@ -232,7 +234,7 @@ class Meetings:
         wanted = self.above[other] | 1 << self.place[other]
         plain = {base}
         lanes: list[dict[str, Any]] = [{base: scaled(self.values[base], factor)} for factor in FACTORS]
-        for step in self._between(base, other):
+        for step in self.between(base, other):
             if plain.isdisjoint(node.name for node in step.all_input_nodes):
                 continue
             found = [call(step, ChainMap(lane, self.values)) for lane in lanes]
@@ -380,7 +382,7 @@ class Meetings:
     def _fills(self, side: str, total: Tensor) -> bool:
         """Whether it has a number for each position of the sum, or of one example of it."""
         value = first(self.values[side])
-        return value.numel() == total.numel() or value.shape == total.shape[1:] or value.numel() == total[:1].numel()
+        return value.numel() == total.numel() or value.shape in (total.shape[1:], total[:1].shape)
 
     def effect(self, name: str, *effects: Effect) -> bool:
         """Whether the table says one of these effects of what made a value."""
@@ -397,16 +399,32 @@ class Meetings:
 
     def _from(self, base: str, value: Tensor, side: str) -> Tensor:
         """What a side becomes where a value is another and what steers stays as it is."""
-        lane: dict[str, Any] = {base: value}
-        view = ChainMap(lane, self.values)
-        for step in self._between(base, side):
-            if step.name not in self.bounded and any(node.name in lane for node in step.all_input_nodes):
-                lane[step.name] = call(step, view)
-        return first(view[side])
+        return first(self.rerun({base: value}, side, still=self.bounded))
 
-    def _between(self, base: str, side: str) -> Iterable[fx.Node]:
-        wanted = (self.above[side] | 1 << self.place[side]) & self._below[base]
-        return (step for name, step in self.steps.items() if wanted >> self.place[name] & 1)
+    def rerun(self, changed: Mapping[str, Any], name: str, still: Collection[str] = ()) -> Any:
+        """What a value becomes where others are changed, and some stand still."""
+        lane = dict(changed)
+        view = ChainMap(lane, self.values)
+        wanted = (self.above[name] | 1 << self.place[name]) & functools.reduce(or_, map(self._below.get, changed), 0)
+        for step in self._at(wanted):
+            if (
+                step.name not in still
+                and step.name not in changed
+                and any(n.name in lane for n in step.all_input_nodes)
+            ):
+                lane[step.name] = call(step, view)
+        return view[name]
+
+    def between(self, base: str, side: str) -> Iterable[fx.Node]:
+        """The ops on the ways from a value to another, the last included."""
+        return self._at((self.above[side] | 1 << self.place[side]) & self._below[base])
+
+    def _at(self, places: int) -> Iterable[fx.Node]:
+        """The ops at the places of some bits."""
+        while places:
+            lowest = places & -places
+            places ^= lowest
+            yield self._placed[lowest.bit_length() - 1]
 
     @cached_property
     def bounded(self) -> frozenset[str]:
@@ -424,6 +442,10 @@ class Meetings:
             if not same(value, made[0]) and abs(power(*made[1:])) < CARRIES:
                 found.add(name)
         return frozenset(found)
+
+    @cached_property
+    def _placed(self) -> dict[int, fx.Node]:
+        return {self.place[name]: step for name, step in self.steps.items()}
 
     @cached_property
     def _users(self) -> dict[str, list[fx.Node]]:
@@ -465,16 +487,31 @@ class Meetings:
         return given
 
 
-def power(first: Any, second: Any, leaves: int | None = None) -> float:
-    """The power of c that a value grows with, from one under each factor; of a tuple the first few count."""
+def power(first: Any, second: Any, leaves: int | None = None, apart: bool = False) -> float:
+    """The power of c that a value grows with, from one under each factor.
+
+    Args:
+        first: what an op made under the smaller factor.
+        second: what it made under the larger one.
+        leaves: how many values of a tuple count; default: all.
+        apart: numbers that follow one power count though larger ones stand still: masked scores, the eps of a row that
+            holds only zeros.
+    """
     powers = [0.0]
+    ratio = math.log(FACTORS[1] / FACTORS[0])
     lanes = (torch.utils._pytree.tree_leaves(value)[:leaves] for value in (first, second))
     for small, large in zip(*lanes, strict=True):
         if isinstance(small, Tensor) and (small.is_floating_point() or small.is_complex()):
             finite = small.isfinite() & large.isfinite()
             sizes = [value[finite].abs().double().pow(2).sum().sqrt().item() for value in (small, large)]
             if min(sizes) > 0:
-                powers.append(math.log(sizes[1] / sizes[0]) / math.log(FACTORS[1] / FACTORS[0]))
+                powers.append(math.log(sizes[1] / sizes[0]) / ratio)
+            if apart and abs(powers[-1]) < CARRIES:
+                each = ((large.abs() / small.abs()).log() / ratio)[finite & (small != 0) & (large != 0)]
+                moved = each[each.abs() >= CARRIES]
+                if moved.numel() > each.numel() / 4:
+                    low, middle, high = moved.quantile(moved.new_tensor([0.25, 0.5, 0.75])).tolist()
+                    powers += [middle] if high - low < CARRIES / 3 else []
     return max(powers, key=abs)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_gammareg.files import write_whole
-from hf_gammareg.roles.gammas import GammaMap, Role, _counts, _plural, unknown_text
+from hf_gammareg.roles.gammas import UNTRAINED, GammaMap, Role, _counts, _plural, unknown_text
 
 ROW_FIELDS = ("name", "role", "kind", "decays", "exact", "placement", "zero_centered", "reason")
 """What `gammareg inspect` tells of each gamma, to programs."""
@@ -48,7 +48,9 @@ def summary_line(
         parts.append(f"{plain} would decay {len(would)}" + (f" ({_counts(would)})" if would else ""))
     if frozen := len(gammas) - len(trainable):
         parts.append(f"{frozen} more are frozen")
-    if not gammas.source.startswith(("export", "none")):
+    if gammas.source == UNTRAINED:
+        parts.append("none is trained, so nothing was traced")
+    elif not gammas.source.startswith(("export", "none")):
         parts.append(f"roles from {gammas.source}")
     return "; ".join(parts) + "." + (f" WARNING: {doubt}" if (doubt := unknown_text(gammas, decays)) else "")
 

@@ -16,7 +16,7 @@ from hf_gammareg.graph.untouched import same_random_state
 from hf_gammareg.inputs.batch import BATCH
 from hf_gammareg.inputs.derive import arguments
 from hf_gammareg.model.whole import placement
-from hf_gammareg.roles.find import Analysis, analyse
+from hf_gammareg.roles.find import Analysis, analyse, untrained
 from hf_gammareg.roles.gammas import Role
 from hf_gammareg.trainer.apart import apart
 
@@ -73,6 +73,8 @@ def look(
 ) -> tuple[Analysis, bool]:
     """Analyse a model by training examples, or where there are none or they tell no role by its configuration.
 
+    A model that trains no gamma is neither traced nor given examples: there is nothing to decide.
+
     Where a probe's batch is one of training examples too, only more of them, the model is analysed by it, and the probe
     needs no export of its own. One of another kind never is: who watches a run decides nothing in it.
 
@@ -88,6 +90,8 @@ def look(
     Raises:
         GammaRegError: if there are no examples, and the model does not say what it takes. Nothing was traced then.
     """
+    if (frozen := untrained(model)) is not None:
+        return frozen, False
     with same_random_state():
         batch, found = examples(), None
         more = None if batch is None or probe is None else _as_trained(model, batch, probe, labels)

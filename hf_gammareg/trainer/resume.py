@@ -18,7 +18,7 @@ from hf_gammareg.decay.policy_state import difference
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.files import write_whole
 from hf_gammareg.model.layouts import Group
-from hf_gammareg.resume.checkpoint import ANEW, check_checkpoint, keeps_states, last_checkpoint, load_renamed
+from hf_gammareg.resume.checkpoint import ANEW, OTHER, check_checkpoint, keeps_states, last_checkpoint, load_renamed
 from hf_gammareg.resume.matching import match_by_name
 from hf_gammareg.resume.scheduler import fit_scheduler
 from hf_gammareg.trainer.telling import say
@@ -102,7 +102,7 @@ def load_states(trainer: Trainer, load: Callable[[], None], checkpoint: str | No
     fits = by_name and checkpoint is not None and not trainer.is_deepspeed_enabled
     if fits and isinstance(optimizer, Optimizer):
         fit_scheduler(trainer.lr_scheduler, optimizer)
-    with _fits("optimizer and scheduler states", checkpoint):
+    with _fits("optimizer and scheduler states", checkpoint, ANEW):
         load()
     if checkpoint is None or not isinstance(optimizer, Optimizer):
         return
@@ -123,7 +123,7 @@ def load_weights(trainer: Trainer, load: Callable[[], None], checkpoint: str | N
     Raises:
         GammaRegError: if they don't fit the model.
     """
-    with _fits("weights", checkpoint):
+    with _fits("weights", checkpoint, OTHER):
         if trainer.is_fsdp_enabled or not load_renamed(trainer.model if model is None else model, checkpoint):
             load()
 
@@ -135,10 +135,11 @@ def load_best_weights(trainer: Trainer, load: Callable[[], None]) -> None:
         load()
 
 
-def keep_report(trainer: Trainer, folder: str) -> None:
+def keep_report(trainer: Trainer, folder: str | None) -> None:
     """Put a copy of the run's report into a checkpoint, for `resume_by_name` to compare with."""
     report = Path(trainer.args.output_dir or "") / REPORT_NAME
-    if trainer.args.should_save and report.is_file():
+    if folder and trainer.args.should_save and report.is_file():
+        Path(folder).mkdir(parents=True, exist_ok=True)
         write_whole(Path(folder) / REPORT_NAME, report.read_text(encoding="utf-8"))
 
 
@@ -147,7 +148,7 @@ def _keeps_state(optimizer: Optimizer) -> bool:
 
 
 @contextlib.contextmanager
-def _fits(what: str, checkpoint: str | None) -> Iterator[None]:
+def _fits(what: str, checkpoint: str | None, advice: str) -> Iterator[None]:
     """Turn what loading raises into one clear error."""
     try:
         yield
@@ -156,7 +157,7 @@ def _fits(what: str, checkpoint: str | None) -> Iterator[None]:
     except (pickle.UnpicklingError, OSError, EOFError, RuntimeError, KeyError, ValueError, TypeError) as error:
         said = " ".join(str(error).split())[:300]
         raise GammaRegError(
-            f"Expected {what} that fit this run in {checkpoint!r}, found {type(error).__name__}: {said}. {ANEW}"
+            f"Expected {what} that fit this run in {checkpoint!r}, found {type(error).__name__}: {said}. {advice}"
         ) from error
 
 

@@ -14,16 +14,20 @@ from torch.optim import Optimizer
 from transformers.utils import logging
 
 from hf_gammareg.decay.budget import decay_budget, decay_kind
-from hf_gammareg.decay.optimizers import unwrapped_optimizer
+from hf_gammareg.decay.optimizers import class_name, unwrapped_optimizer
 from hf_gammareg.decay.policy import decide, policy_name
 from hf_gammareg.decay.regroup import Outcome
-from hf_gammareg.errors import GammaRegError
+from hf_gammareg.errors import GammaRegError, some
 from hf_gammareg.roles.find import Analysis
 from hf_gammareg.roles.gammas import GammaMap, unknown_text
 from hf_gammareg.show.page import Plan, write_page
 from hf_gammareg.show.report import add_to_report, summary_line, write_report
 
 logger = _logging.getLogger(__name__)
+
+TRIAL = 100
+"""Steps of a run below which no usual strength comes to anything: at a rate of 0.001 and a decay of 0.1 it takes 100 to
+bring a weight to 0.99 of itself."""
 
 
 def say(line: str, *, loudly: bool = False) -> None:
@@ -37,11 +41,63 @@ def say(line: str, *, loudly: bool = False) -> None:
         print(f"hf_gammareg: {line}", file=sys.stderr, flush=True)
 
 
-def tell_left_alone(name: str) -> None:
-    """Warn that a Trainer, by the name of its class, was given an optimizer of the user's that decays other gammas."""
+def tell_left_alone(name: str, differ: Collection[str], policy: Any) -> None:
+    """Warn that a Trainer was given an optimizer of the user's that decays other gammas.
+
+    Args:
+        name: of the Trainer's class.
+        differ: the gammas that it decays and the policy would not, or the other way.
+        policy: the Trainer's.
+    """
     logger.warning(
         f"{name} was given an optimizer and leaves its groups as they are, which decay other gammas than the policy "
-        "would. To apply the policy, build the optimizer from hf_gammareg.param_groups(model, ...)."
+        f"would: {_advice(differ, policy)}"
+    )
+
+
+def tell_passed_by(name: str, optimizer: Any, differ: Collection[str], policy: Any, report: Path | None) -> None:
+    """Warn that a Trainer trains with an optimizer that it has not made.
+
+    Args:
+        name: see `tell_left_alone`, as for `differ` and `policy`.
+        optimizer: the optimizer.
+        report: where there may be a report of one that it made.
+    """
+    logger.warning(
+        f"Expected {name}.create_optimizer to call super().create_optimizer(), which applies the gamma policy, found "
+        f"{type(unwrapped_optimizer(optimizer)).__name__}, made without it, whose groups decay other gammas than the "
+        f"policy would: {_advice(differ, policy)}"
+    )
+    if report:
+        add_to_report(report, honoured=False)
+
+
+def _advice(differ: Collection[str], policy: Any) -> str:
+    name = policy_name(policy)
+    return (
+        f"{some(differ)}. To apply the policy, build the optimizer from hf_gammareg.param_groups(model, ..., "
+        f"policy={name!r}); if its groups are of another making on purpose, set gamma_policy, gamma_decay and "
+        "gamma_no_decay to what made them."
+    )
+
+
+def tell_changed(optimizer: Any, frozen: Collection[str], thawed: Collection[str]) -> None:
+    """Warn that layers were frozen or thawed after an optimizer was made.
+
+    Args:
+        optimizer: the optimizer.
+        frozen: the parameters that it holds and that get no gradient.
+        thawed: those that get one and that it does not hold.
+    """
+    name = type(unwrapped_optimizer(optimizer)).__name__
+    say(
+        f"Expected the layers that {name} was made for, found "
+        + " and ".join(
+            [f"frozen since, which it leaves as they are: {some(frozen)}"] * bool(frozen)
+            + [f"thawed since, which are in none of its groups and so not trained: {some(thawed)}"] * bool(thawed)
+        )
+        + ". Do so before the optimizer is made, or set trainer.optimizer = None before train() is called again.",
+        loudly=True,
     )
 
 
@@ -80,7 +136,7 @@ def tell_policy(
         strength=weight_decay if gamma_weight_decay is None else gamma_weight_decay,
     )
     _tell_outcome(outcome, optimizer, option)
-    if outcome != "lost":
+    if outcome in ("kept", "moved"):
         say(line, loudly=bool(unknown_text(gammas)))
     if report:
         write_report(
@@ -92,7 +148,7 @@ def tell_policy(
             gamma_weight_decay=gamma_weight_decay,
             optimizer=type(optimizer).__name__,
             decay_kind=str(decay_kind(optimizer)),
-            honoured=outcome != "lost",
+            honoured=outcome in ("kept", "moved"),
             summary=line,
         )
 
@@ -142,17 +198,26 @@ def leave_page(
 
 
 def _tell_outcome(outcome: Outcome, optimizer: Any, option: Any) -> None:
-    """Warn where an optimizer has groups of its own making."""
+    """Warn where an optimizer has groups of its own making, or is of other parameters."""
     name = f"{type(optimizer).__name__} (optim={getattr(option, 'value', option)})"
-    if outcome == "lost":
+    if outcome == "unmatched":
+        say(
+            f"Expected the gammas in the model that {name} is made for, found its parameters under other names, so the "
+            "gamma policy can't be honoured and its groups decay as they were made. Hand it the model that is trained, "
+            "replace layers before the Trainer is made, or under FSDP1 set use_orig_params.",
+            loudly=True,
+        )
+    elif outcome == "lost":
         say(
             f"{name} does not keep the parameter groups it is given, so the gamma policy can't be honoured and its own "
-            "decay applies. Choose another optimizer, or under FSDP1 set use_orig_params.",
+            "decay applies. Choose another optimizer.",
             loudly=True,
         )
     elif outcome == "moved":
+        # torch's own have the groups that they were given.
+        maker = f"What made this {name}" if class_name(optimizer).startswith("torch.optim.") else name
         say(
-            f"{name} makes parameter groups of its own, not the Trainer's. The gammas were put where the policy says; "
+            f"{maker} makes parameter groups of its own, not the Trainer's. The gammas were put where the policy says; "
             "whether anything else decays is as it decided.",
             loudly=True,
         )
@@ -160,6 +225,8 @@ def _tell_outcome(outcome: Outcome, optimizer: Any, option: Any) -> None:
 
 def tell_budget(optimizer: Any, scheduler: Any, steps: int, names: Collection[str], report: Path | None) -> None:
     """Say what decay alone is going to do to a gamma, and add it to the report.
+
+    Of a trial, where it is next to nothing whatever the settings, only the report tells.
 
     Args:
         optimizer: the optimizer.
@@ -177,7 +244,7 @@ def tell_budget(optimizer: Any, scheduler: Any, steps: int, names: Collection[st
         return
     if names and not budget.groups:  # layer-wise optimizers, which hold one optimizer for each parameter; strength 0
         return
-    if names:
+    if names and not (budget.negligible and steps < TRIAL):
         say(str(budget))
     if report:
         add_to_report(report, decay_budget=budget.to_dict())

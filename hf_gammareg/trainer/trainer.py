@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import logging as _logging
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial, update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import torch
 from accelerate.utils.deepspeed import DummyOptim
 from torch import nn
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer
 
-from hf_gammareg.decay.groups import as_groups, check_ranks, check_strength
-from hf_gammareg.decay.policy import decide, find_rule, policy_name
+from hf_gammareg.decay.groups import as_groups, check_ranks
+from hf_gammareg.decay.optimizers import unwrapped_optimizer
+from hf_gammareg.decay.policy import decide
 from hf_gammareg.decay.policy_state import PolicyState
-from hf_gammareg.decay.regroup import Outcome, groups_of, holds, regroup
+from hf_gammareg.decay.regroup import Outcome, apart_from, differing, groups_of, regroup, strength_of
 from hf_gammareg.errors import GammaRegError
 from hf_gammareg.model.names import parameter_names
 from hf_gammareg.model.whole import unwrapped
-from hf_gammareg.roles.find import Analysis, unknown
-from hf_gammareg.roles.gammas import GammaMap
+from hf_gammareg.roles.find import Analysis, unknown, untrained
+from hf_gammareg.roles.gammas import UNTRAINED, GammaMap
 from hf_gammareg.show.page import PAGE_NAME
 from hf_gammareg.trainer.card import complete_card
 from hf_gammareg.trainer.given import arguments, first
@@ -36,7 +39,14 @@ from hf_gammareg.trainer.resume import (
     load_weights,
     resume_by_name,
 )
-from hf_gammareg.trainer.telling import leave_page, tell_budget, tell_left_alone, tell_policy
+from hf_gammareg.trainer.telling import (
+    leave_page,
+    tell_budget,
+    tell_changed,
+    tell_left_alone,
+    tell_passed_by,
+    tell_policy,
+)
 
 logger = _logging.getLogger(__name__)
 
@@ -61,8 +71,12 @@ class GammaRegTrainerMixin(_Base):
     _analysis: tuple[nn.Module, GammaMap] | None = None
     _to_show: Analysis | None = None
     """What a page is to be made of, until it is made."""
+    _judged: Callable[[], Any] | None = None
+    """The optimizer of which all is said; it is not kept alive."""
     _outcome: Outcome | None = None
-    """What became of the decisions; None where no optimizer has been made."""
+    """What became of the decisions in it; None where it was made elsewhere and has others."""
+    _apart: tuple[list[str], list[str]] = [], []
+    """The parameters that it holds in vain, and those that it lacks, of which all is said."""
     _resumed: Path | None = None
     """The checkpoint that training goes on from."""
 
@@ -122,8 +136,14 @@ class GammaRegTrainerMixin(_Base):
         return model
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
-        """The names that the Trainer itself decays, with the gammas that the policy decays in place of its own."""
-        live, decays = parameter_names(model).live, self.gamma_decays
+        """The names that the Trainer itself decays, with the gammas that the policy decays in place of its own.
+
+        An unbound call, as on `Trainer` with no Trainer at hand, knows no policy and answers as `Trainer` does.
+        """
+        if not isinstance(self, GammaRegTrainerMixin):
+            return Trainer.get_decay_parameter_names(self, model)
+        decays = self.gamma_decays
+        live = parameter_names(model).called_in(parameter_names(self._analysed()[0]))
         others = [path for path in super().get_decay_parameter_names(model) if live.get(path, path) not in decays]
         return others + [path for path, name in live.items() if decays.get(name)]
 
@@ -134,8 +154,8 @@ class GammaRegTrainerMixin(_Base):
         if given is None or isinstance(given, DummyOptim):
             model = arguments(make).get("model")
             self._apply_policy(optimizer, self.model if model is None else model)
-        elif self._outcome is None and not holds(given, self._analysed()[0], self.gamma_decays):
-            tell_left_alone(type(self).__name__)
+        elif (differ := self._judge(given)) and self.is_world_process_zero():
+            tell_left_alone(type(self).__name__, differ, self._option("policy"))
         return optimizer
 
     def create_scheduler(self, *args: Any, **kwargs: Any) -> Any:
@@ -160,17 +180,34 @@ class GammaRegTrainerMixin(_Base):
         write = partial(super().create_model_card, *args, **kwargs)
         write()
         if self.is_world_process_zero():
-            asked, applied = arguments(write), self._policy_applied
-            complete_card(self, asked, self.gammas, self.gamma_decays, applied=applied, **self._settings)
+            applied, settings, decays = self._policy_applied, self._settings, self.gamma_decays
+            if self._outcome == "held" and self.optimizer is not None:
+                strength = strength_of(unwrapped_optimizer(self.optimizer), self._analysed()[0], decays)
+                applied, settings = True, settings | {"weight_decay": strength, "gamma_weight_decay": None}
+            complete_card(self, arguments(write), self.gammas, decays, applied=applied, **settings)
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        self._tell_changed()
+        if (differ := self._judge(self.optimizer)) and self.is_world_process_zero():
+            tell_passed_by(type(self).__name__, self.optimizer, differ, self._option("policy"), self._report_path)
+        return prepared
 
     def _load_optimizer_and_scheduler(self, *args: Any, **kwargs: Any) -> None:
         load = partial(super()._load_optimizer_and_scheduler, *args, **kwargs)
         load_states(self, load, first(load), by_name=self._policy_applied)
 
-    def _save_optimizer_and_scheduler(self, *args: Any, **kwargs: Any) -> None:
-        save = partial(super()._save_optimizer_and_scheduler, *args, **kwargs)
-        keep_report(self, first(save))
+    def save_model(self, *args: Any, **kwargs: Any) -> None:
+        """Save the model as `Trainer.save_model` does; a checkpoint, with the optimizer or without, gets the report."""
+        save = partial(super().save_model, *args, **kwargs)
         save()
+        if self._outcome not in (None, "held") and arguments(save).get("_internal_call"):
+            keep_report(self, first(save))
+
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        """Log as `Trainer.log` does, and name layers that were frozen or thawed since the optimizer was made."""
+        self._tell_changed()
+        super().log(*args, **kwargs)
 
     def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
         load = partial(super()._load_from_checkpoint, *args, **kwargs)
@@ -189,7 +226,7 @@ class GammaRegTrainerMixin(_Base):
 
     @property
     def _policy_applied(self) -> bool:
-        return self._outcome in ("kept", "moved")
+        return self._outcome in ("kept", "moved") and self._is_judged(self.optimizer)
 
     @property
     def _report_path(self) -> Path | None:
@@ -205,6 +242,8 @@ class GammaRegTrainerMixin(_Base):
         model: Any = self.model
         if self._analysis is None or all(module is not self._analysis[0] for module in model.modules()):
             self._analysis = self._analyse(model)
+        elif self._analysis[1].source == UNTRAINED and untrained(self._analysis[0]) is None:
+            self._analysis = self._analyse(self._analysis[0])  # some may be by now
         return self._analysis
 
     def _analyse(self, model: nn.Module) -> tuple[nn.Module, GammaMap]:
@@ -219,6 +258,30 @@ class GammaRegTrainerMixin(_Base):
         self._to_show = analysis if self._option("page") else None
         return model, analysis.gammas
 
+    def _is_judged(self, optimizer: Any) -> bool:
+        if self._judged is None:
+            return False
+        # DeepSpeed makes its own optimizer of the one that it is given; None: nothing has taken its place.
+        return self.is_deepspeed_enabled or optimizer is None or unwrapped_optimizer(optimizer) is self._judged()
+
+    def _judge(self, optimizer: Any) -> list[str]:
+        """The gammas that an optimizer, made elsewhere and new here, decays otherwise than the policy."""
+        if self._is_judged(optimizer):
+            return []
+        optimizer = unwrapped_optimizer(optimizer)
+        differ = differing(optimizer, self._analysed()[0], self.gamma_decays)
+        self._judged, self._outcome = ref(optimizer), None if differ else "held"
+        return differ
+
+    def _tell_changed(self) -> None:
+        # Sharded parameters are others than those that the optimizer was made of.
+        if self._policy_applied and not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            model: Any = self.model
+            before, self._apart = self._apart, apart_from(unwrapped_optimizer(self.optimizer), model)
+            frozen, thawed = ([n for n in now if n not in was] for now, was in zip(self._apart, before, strict=True))
+            if (frozen or thawed) and self.is_world_process_zero():
+                tell_changed(self.optimizer, frozen, thawed)
+
     def _apply_policy(self, optimizer: Any, model: Any) -> None:
         """Put the gammas of a fresh optimizer where the policy says, say and report it, and make it resume by name."""
         decays, settings = self.gamma_decays, self._settings
@@ -226,8 +289,10 @@ class GammaRegTrainerMixin(_Base):
         config = self.accelerator.state.deepspeed_plugin.deepspeed_config if self.is_deepspeed_enabled else {}
         groups = groups_of(optimizer, model, decays, config)
         given = as_groups(getattr(optimizer, "param_groups", ()))
-        self._outcome = regroup(optimizer, groups, model, decays, **strengths)
-        if self._policy_applied:
+        self._outcome = outcome = regroup(optimizer, groups, model, decays, **strengths)
+        self._judged, applied = ref(unwrapped_optimizer(optimizer)), outcome in ("kept", "moved")
+        self._apart = apart_from(optimizer, model)
+        if applied:
             # Layers may have been frozen since the analysis.
             parameters = parameter_names(model).parameters
             now = tuple(replace(gamma, trainable=parameters[gamma.name].requires_grad) for gamma in self.gammas)
@@ -236,11 +301,11 @@ class GammaRegTrainerMixin(_Base):
         analysed, gammas = self._analysed()
         if self.is_world_process_zero():
             plain, where = self._plain_rule(gammas, analysed), self._report_path
-            tell_policy(gammas, decays, plain, self._outcome, optimizer, self.args.optim, where, **settings)
+            tell_policy(gammas, decays, plain, outcome, optimizer, self.args.optim, where, **settings)
             if self._to_show and where:
                 leave_page(where.with_name(PAGE_NAME), self._to_show, gammas, decays, plain, analysed, optimizer, self)
         self._to_show = None
-        if self._policy_applied:
+        if applied:
             state = PolicyState(gammas, decays, settings["policy"]).state_dict()
             resume_by_name(self, optimizer, model, self._resumed, state, given)
 
@@ -259,57 +324,3 @@ class GammaRegTrainer(GammaRegTrainerMixin, Trainer):
     When it makes the optimizer it logs one line (how many gammas of which role decay, and what plain Trainer would have
     done) and writes `gamma_report.json` into `output_dir`. See `GammaRegTrainerMixin` and `GammaRegArguments`.
     """
-
-
-@dataclass
-class GammaRegArguments(TrainingArguments):
-    """`transformers.TrainingArguments` with the options for gammas; made for `HfArgumentParser` too.
-
-    >>> GammaRegArguments("out", gamma_policy="last,absorbed", gamma_no_decay=["*.bn1.weight"]).gamma_no_decay
-    ['*.bn1.weight']
-
-    Raises:
-        GammaRegError: an unknown policy, a strength that is negative or not finite, patterns that are no strings.
-    """
-
-    gamma_policy: str = field(
-        default="guidelines",
-        metadata={
-            "help": "Which normalization gains (gammas) weight decay touches: guidelines (those at the end of a "
-            "residual branch and those that a later normalization absorbs), all, none, trainer or timm (what those "
-            "two do by themselves), iwd, qwen3_next, or roles separated by commas, such as last,absorbed."
-        },
-    )
-    gamma_weight_decay: float | None = field(
-        default=None,
-        metadata={"help": "Weight decay of the gammas that decay. Default: the run's --weight_decay."},
-    )
-    gamma_decay: list[str] | None = field(
-        default=None,
-        metadata={"help": "Glob patterns of gammas that decay whatever the policy says, such as *.bn1.weight."},
-    )
-    gamma_no_decay: list[str] | None = field(
-        default=None,
-        metadata={"help": "Glob patterns of gammas that do not decay whatever the policy says."},
-    )
-    gamma_page: bool = field(
-        default=False,
-        metadata={"help": "Leave gamma_page.html beside gamma_report.json: the network by role, every gamma, why."},
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        find_rule(self.gamma_policy)
-        self.gamma_policy = policy_name(self.gamma_policy)
-        self.weight_decay = check_strength("weight_decay", self.weight_decay)
-        if self.gamma_weight_decay is not None:
-            self.gamma_weight_decay = check_strength("gamma_weight_decay", self.gamma_weight_decay)
-        for option in ("gamma_decay", "gamma_no_decay"):
-            patterns = getattr(self, option)
-            patterns = [patterns] if isinstance(patterns, str) else patterns
-            if not isinstance(patterns, list | None) or not all(isinstance(entry, str) for entry in patterns or ()):
-                raise GammaRegError(
-                    f"Expected `{option}` to be a list of patterns such as ['*.bn1.weight'], found {patterns!r}. "
-                    "Correct it."
-                )
-            setattr(self, option, patterns)

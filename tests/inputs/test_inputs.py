@@ -119,3 +119,54 @@ def test_norms_for_a_part_of_the_batch_have_the_role_of_the_norm_beside_them(spl
     assert {gamma.name: gamma.role for gamma in found} == beside
     assert "unknown" not in found.counts
     assert len(found) == splits * len(find_gammas(timm.create_model("test_resnet")))
+
+
+@pytest.mark.parametrize("odd", [{"image_size": "large"}, {"num_channels": [3]}])
+def test_a_configuration_that_was_changed_into_nonsense_is_a_reason(odd):
+    model = vit()
+    for name, value in odd.items():
+        object.__setattr__(model.config, name, value)
+    found = find_gammas(model)
+    assert found.counts == {"unknown": 3}
+    assert "Pass" in found.source
+
+
+class AddsTwo(nn.Module):
+    """A module of Lightning's, as far as it says what it takes."""
+
+    def __init__(self, given):
+        super().__init__()
+        self.example_input_array = given
+        self.norm, self.side = nn.LayerNorm(3), nn.LayerNorm(3)
+
+    def forward(self, x, y=None):
+        return self.norm(x) if y is None else self.norm(x) + self.side(y)
+
+
+ONE = torch.ones(1, 3)
+
+
+@pytest.mark.parametrize(
+    ("given", "args", "kwargs"),
+    [
+        (ONE, (ONE,), {}),
+        ((ONE, ONE), (ONE, ONE), {}),
+        ({"x": ONE, "y": ONE}, (), {"x": ONE, "y": ONE}),
+        ((ONE, {"nested": ONE}), (ONE, {"nested": ONE}), {}),
+    ],
+)
+def test_example_inputs_that_a_module_holds(given, args, kwargs):
+    assert derive_inputs(nn.DataParallel(AddsTwo(given))) == (args, kwargs)
+
+
+def test_example_inputs_that_a_module_holds_are_taken():
+    model = AddsTwo((ONE, ONE))
+    assert find_gammas(model).counts == {"final": 2}
+    assert find_gammas(model, ONE)["side.weight"].role == "unknown"
+    assert model.example_input_array == (ONE, ONE)
+    assert derive_inputs(model.to("meta"))[0][0].device.type == "cpu"
+    model.example_input_array = ONE.to("meta")
+    assert find_gammas(model)["norm.weight"].role == "final"
+    model.example_input_array = None
+    with pytest.raises(GammaRegError, match="Pass example_inputs"):
+        find_gammas(model)

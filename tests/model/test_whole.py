@@ -1,5 +1,8 @@
 """Roles of a model that ZeRO-3 has partitioned, here by hand; with DeepSpeed itself in test_engines.py."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -35,6 +38,28 @@ def test_the_roles_are_those_of_the_whole_model():
     assert all(parameter.shape == (0,) for parameter in live.parameters())
     groups = param_groups(live, 0.1, gammas=found)
     assert sum(group["params"][0] is live.vit.embeddings.cls_token for group in groups) == 1
+
+
+IN_DDP = """
+import sys, timm, torch, hf_gammareg
+from torch.nn.parallel import DistributedDataParallel
+torch.distributed.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=0, world_size=1)
+model = timm.create_model("test_resnet")
+plain = hf_gammareg.find_gammas(model)
+for wrap in (DistributedDataParallel, lambda model: torch.compile(DistributedDataParallel(torch.compile(model)))):
+    wrapped = wrap(model)
+    assert hf_gammareg.find_gammas(wrapped) == plain, hf_gammareg.find_gammas(wrapped).source
+    (measured,) = hf_gammareg.verify(wrapped, names=plain.names[:1])
+    assert measured.agrees and measured.role == plain[measured.name].role
+torch.distributed.destroy_process_group()
+print(len(plain), plain.source)
+"""
+
+
+def test_a_model_in_ddp_has_the_roles_of_the_model_inside(tmp_path):
+    run = [sys.executable, "-c", IN_DDP, str(tmp_path / "store")]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("export (train mode)\n"), done.stderr
 
 
 class Uncopied(ViTForImageClassification):

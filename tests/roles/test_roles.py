@@ -181,3 +181,79 @@ def test_batch_norm_synchronised_over_processes_is_one():
     model = nn.SyncBatchNorm.convert_sync_batchnorm(build(PlainStack))
     found = find_gammas(model, torch.zeros(4, 3, 8, 8))
     assert [gamma.role for gamma in found] == [gamma.role for gamma in roles_of(PlainStack)]
+
+
+class Unprintable(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+class Breaks(nn.Module):
+    """A forward pass that raises, and a configuration that answers nothing."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error, self.norm, self.config = error, nn.LayerNorm(3), Frozen()
+
+    def forward(self, x):
+        x = self.norm(x)
+        if self.error is not None:
+            raise self.error
+        return x
+
+
+class Frozen:
+    use_cache = True
+
+    def __setattr__(self, name, value):
+        raise TypeError(f"{name} is frozen")
+
+    def __getattr__(self, name):
+        raise LookupError(name)
+
+
+ODD = [
+    Unprintable(),
+    KeyError(3),
+    StopIteration(),
+    AssertionError(),
+    RecursionError("deep"),
+    ExceptionGroup("two", [OSError()]),
+]
+
+
+@pytest.mark.parametrize("error", ODD, ids=lambda error: type(error).__name__)
+def test_whatever_a_forward_raises_is_a_reason(error):
+    found = find_gammas(Breaks(error), torch.zeros(2, 3))
+    assert found.counts == {"unknown": 1}
+    assert type(error).__name__ in found["norm.weight"].reason
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_who_wants_to_stop_does(error):
+    with pytest.raises(error):
+        find_gammas(Breaks(error()), torch.zeros(2, 3))
+
+
+def test_a_configuration_that_can_not_be_asked_is_left_alone():
+    model = Breaks(None)
+    assert find_gammas(model, torch.zeros(2, 3)).counts == {"final": 1}
+    assert model.config.use_cache is True
+
+
+class SaysNonsense(Breaks):
+    @property
+    def example_input_array(self):
+        return self.config.size
+
+
+def test_a_model_that_can_not_say_what_it_takes_is_unknown():
+    found = find_gammas(SaysNonsense(None))
+    assert found["norm.weight"].reason.endswith("gives no example inputs (LookupError: size). Pass some.")
+    assert find_gammas(SaysNonsense(None), torch.zeros(2, 3)).counts == {"final": 1}
+
+
+def test_what_the_method_stumbles_over_is_unknown(monkeypatch):
+    monkeypatch.setattr("hf_gammareg.roles.find.find_sums", lambda graph, ancestry: graph.nodes[-1:][1])
+    found = find_gammas(Breaks(None), torch.zeros(2, 3))
+    assert found["norm.weight"].reason == "The model could not be traced: IndexError: tuple index out of range"

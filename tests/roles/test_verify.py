@@ -5,13 +5,19 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
+from tiny import NETWORKS
+from tiny import build as build_tiny
+from tiny.residual import StemBeforeIdentity
+from tiny.sums import SPELLED, Respelled
 from torch import nn
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
 import hf_gammareg
 from hf_gammareg.errors import GammaRegError
+from hf_gammareg.roles import find
 from hf_gammareg.roles.gammas import GammaMap, Role
 from hf_gammareg.roles.measure import sample
+from hf_gammareg.roles.sites import find_sites
 
 NARROW = {
     "hidden_size": 32,
@@ -159,3 +165,59 @@ def test_progress_sees_every_name(residual):
     seen = []
     hf_gammareg.verify(model, inputs, names=["stem.1.weight"], progress=lambda names: seen.extend(names) or names)
     assert seen == ["stem.1.weight"]
+
+
+SATURATING = ("EvoNorm", "BatchRenormalised")
+"""Norms with a sigmoid, or with bounds: nothing that keeps its numbers whatever the size of what comes in."""
+OF_WEIGHTS = ("OfALearnedQuery norm1.weight",)
+"""Gains of what is made of weights alone, as weight normalisation's is."""
+GAINED = [
+    network
+    for network in NETWORKS
+    if network.__module__ in ("tiny.gains", "tiny.written") and network.__name__ not in SATURATING
+]
+
+
+def disagreements(network, analysis):
+    return [(m.name, m.role, m.measured) for m in hf_gammareg.verify(network, analysis=analysis) if not m.agrees]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda network: network.__name__)
+def test_every_tiny_network_measures_as_it_is_derived(network):
+    model = build_tiny(network)
+    assert disagreements(model, hf_gammareg.analyse(model, network.takes)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", SPELLED)
+def test_a_method_that_misses_a_spelled_sum_is_caught(how, monkeypatch):
+    model = build_tiny(StemBeforeIdentity)
+    with Respelled(SPELLED[how]) as mode:
+        right = hf_gammareg.analyse(model, StemBeforeIdentity.takes)
+        monkeypatch.setattr(find, "find_sums", lambda graph, ancestry: ({}, set()))
+        wrong = hf_gammareg.analyse(model, StemBeforeIdentity.takes)
+    assert mode.times
+    assert disagreements(model, right) == []
+    changed = {gamma.name for gamma in right.gammas if gamma.role is not wrong.gammas[gamma.name].role}
+    assert {name for name, *_ in disagreements(model, wrong)} == changed != set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("network", GAINED, ids=lambda network: network.__name__)
+def test_a_method_that_misses_a_spelled_gain_is_caught(network, monkeypatch):
+    model = build_tiny(network)
+    for name in hf_gammareg.analyse(model, network.takes).gammas.names:
+        if f"{network.__name__} {name}" in OF_WEIGHTS:
+            continue
+
+        def blind(graph, name=name):
+            return [site for site in find_sites(graph) if site.parameter != name]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(find, "find_sites", blind)
+            analysis = hf_gammareg.analyse(model, network.takes)
+        if name in analysis.gammas:
+            assert analysis.gammas[name].role is Role.UNKNOWN  # an op without a row reads it: never denied
+        else:
+            assert disagreements(model, analysis) == [(name, None, "gain")]

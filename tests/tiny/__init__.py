@@ -74,6 +74,7 @@ from tiny import (  # noqa: E402, F401
     mechanics,
     mixers,
     parallel,
+    recorded,
     residual,
     spelled,
     streams,

@@ -1,10 +1,10 @@
 """GammaRegArguments: everywhere that TrainingArguments go."""
 
 import json
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import HfArgumentParser, Seq2SeqTrainingArguments, TrainingArguments
 
 from hf_gammareg import GammaRegArguments, GammaRegError
 
@@ -23,15 +23,26 @@ def options_of(args):
 
 
 def test_defaults_leave_everything_to_the_guidelines():
-    assert options_of(GammaRegArguments("out")) == dict.fromkeys(OPTIONS) | {
-        "gamma_policy": "guidelines",
-        "gamma_page": False,
-    }
+    defaults = dict.fromkeys(OPTIONS) | {"gamma_policy": "guidelines", "gamma_page": False}
+    assert options_of(GammaRegArguments("out")) == defaults
+
+
+@dataclass
+class Both(GammaRegArguments, Seq2SeqTrainingArguments):
+    pass
+
+
+def test_in_front_of_the_arguments_of_another_trainer():
+    args = Both("out", **OPTIONS, predict_with_generate=True)
+    assert options_of(args) == OPTIONS
+    assert args.predict_with_generate
+    with pytest.raises(GammaRegError, match="guidlines"):
+        Both("out", gamma_policy="guidlines")
 
 
 def test_command_line():
-    words = "--output_dir out --weight_decay 0.1 --gamma_policy last,absorbed --gamma_weight_decay 0.3 --gamma_page"
-    patterns = "--gamma_decay *.bn1.weight norm.weight --gamma_no_decay *.bn2.weight"
+    words = "--output_dir out --weight_decay 0.1 --gamma_policy last,absorbed --gamma_weight_decay 0.3"
+    patterns = "--gamma_decay *.bn1.weight norm.weight --gamma_no_decay *.bn2.weight --gamma_page"
     (args,) = PARSER.parse_args_into_dataclasses([*words.split(), *patterns.split()])
     assert options_of(args) == OPTIONS
     assert args.weight_decay == 0.1

@@ -1,5 +1,7 @@
 """How often a Trainer's model is traced, and with what: once, and with nothing that can't be right."""
 
+import json
+
 import pytest
 import torch
 from torch import nn
@@ -132,3 +134,68 @@ def test_what_the_model_refuses_is_not_traced_in_other_ways(traced):
     assert analysis.gammas.counts == {"final": 1, "last": 4}
     # In train and in eval mode, and then with inputs from the configuration.
     assert traced == {"export": [model] * 3, "draft": [], "copy": []}
+
+
+def head_alone(model):
+    model.vit.requires_grad_(False)
+
+
+def biases(model):
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("bias" in name)
+
+
+def adapter(model):
+    peft = pytest.importorskip("peft")
+    return peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["classifier"]))
+
+
+@pytest.mark.parametrize("freeze", [head_alone, biases, adapter])
+def test_where_no_gamma_is_trained_nothing_is_traced_and_no_example_read(freeze, tmp_path, traced, monkeypatch, caplog):
+    model = vit()
+    model = freeze(model) or model
+    assert any(parameter.requires_grad for parameter in model.parameters())
+    trainer = run(tmp_path, model=model)
+    monkeypatch.setattr(GammaRegTrainer, "gamma_example_inputs", lambda self: pytest.fail("examples were read"))
+    for models in traced.values():
+        models.clear()
+    with caplog.at_level("INFO"):
+        trainer.train()
+    assert traced == {"export": [], "draft": [], "copy": []}
+    assert trainer.gammas.counts == {"unknown": 5}
+    assert {gamma.reason for gamma in trainer.gammas} == {"It is not trained, nor is any gamma, so nothing was traced."}
+    report = json.loads((tmp_path / "gamma_report.json").read_text())
+    assert report["source"] == "none: no gamma is trained"
+    assert report["summary"].endswith("5 more are frozen; none is trained, so nothing was traced.")
+    assert [record.levelname for record in caplog.records if report["summary"] in record.message] == ["INFO"]
+
+
+def test_a_gamma_that_is_set_free_before_the_optimizer_is_made_has_its_role(tmp_path, traced):
+    model = vit()
+    head_alone(model)
+    trainer = run(tmp_path, model=model)
+    assert trainer.gammas.counts == {"unknown": 5}
+    model.vit.layernorm.requires_grad_()
+    trainer.train()
+    assert traced["export"] == [model]
+    assert [str(gamma.role) for gamma in trainer.gammas if gamma.trainable] == ["final"]
+
+
+class Loose(nn.Module):
+    """Its gain belongs to no module called norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.gain, self.head = nn.Parameter(torch.ones(4)), nn.Linear(4, 2).requires_grad_(False)
+
+    def forward(self, x):
+        return self.head(nn.functional.layer_norm(x, (4,)) * self.gain)
+
+
+def test_a_gain_that_nothing_calls_one_is_looked_for(traced):
+    model = Loose()
+    analysis, _ = look(model, lambda: {"x": torch.randn(2, 4)})
+    assert analysis.gammas.names == ("gain",)
+    model.requires_grad_(False)
+    assert not look(model, lambda: pytest.fail("examples were read"))[0].gammas
+    assert traced["export"] == [model]

@@ -7,7 +7,15 @@ import shutil
 import pytest
 import torch
 from test_trainer import arguments, images, trainer, vit
-from transformers import Trainer, TrainerCallback, TrainingArguments, ViTConfig, ViTForImageClassification
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 from hf_gammareg import GammaRegError, GammaRegTrainer, GammaRegTrainerMixin
 
@@ -338,6 +346,32 @@ def test_a_checkpoint_of_weights_alone_goes_on_as_in_plain_trainer(cls, tmp_path
     assert any(not torch.equal(value, weights[name]) for name, value in resumed.model.state_dict().items())
     said = "checkpoint-2 holds weights and the number of steps only (save_only_model): the optimizer's moments"
     assert (said in caplog.text) is (cls is GammaRegTrainer)
+
+
+def llama():
+    """Plain Trainer finds its weights again, which it does not of a ViT."""
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 20, "hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    return LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=2, num_key_value_heads=2))
+
+
+def test_from_weights_alone_the_policy_of_trainer_goes_on_bit_for_bit_as_trainer(tmp_path):
+    runs, texts = [], [{"input_ids": [first, 2, 3, 4], "labels": [first, 2, 3, 4]} for first in range(8)]
+    for given in ({"gamma_policy": "trainer"}, {"cls": Trainer, "kind": TrainingArguments}):
+        options = SAVED | {"save_only_model": True, "data": texts} | given
+        trainer(tmp_path / str(len(runs)), llama(), **options | {"max_steps": 2}).train()
+        runs.append(trainer(tmp_path / str(len(runs)), llama(), **options))
+        runs[-1].train(resume_from_checkpoint=True)
+    weights = [run.model.state_dict() for run in runs]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_from_weights_alone_another_policy_is_said(tmp_path, caplog):
+    options = SAVED | {"save_only_model": True}
+    trainer(tmp_path, **options | {"max_steps": 2}).train()
+    trainer(tmp_path, **options, gamma_policy="all").train(resume_from_checkpoint=True)
+    said = "The checkpoint's policy was guidelines, this run's is all; now decaying: 'vit.layernorm.weight'."
+    assert said in caplog.text
 
 
 @pytest.mark.parametrize(("before", "now"), [("adamw_torch", "sgd"), ("sgd", "adamw_torch"), ("rmsprop", "sgd")])
