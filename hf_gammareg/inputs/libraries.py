@@ -106,7 +106,9 @@ def model_from_config(config: Any, architecture: str | None = None) -> nn.Module
 
     without_cache(config)
     if architecture is not None:
-        if isinstance(named := getattr(transformers, architecture, None), type):
+        named = getattr(transformers, architecture, None)
+        # A class with _backends stands for a model whose packages are missing, and tells so.
+        if isinstance(named, type) and (issubclass(named, transformers.PreTrainedModel) or hasattr(named, "_backends")):
             return named(config)
         raise GammaRegError(
             f"Expected an architecture that transformers {transformers.__version__} has, found {architecture!r}. "
