@@ -103,9 +103,7 @@ def _uploads_only(file: gr.File) -> None:
 
     async def moved(path: str | Path | None) -> str | None:
         if path is not None and not Path(path).is_file():
-            raise gr.Error(
-                f"Expected a file that was uploaded, found {str(path)[:80]!r}. Upload the config.json itself."
-            )
+            raise gr.Error(f"Expected a file that was uploaded, found {str(path)[:80]!r}. Upload the config.json.")
         return await move(path)
 
     file.async_move_resource_to_block_cache = moved  # type: ignore[method-assign]
