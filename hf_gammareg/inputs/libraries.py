@@ -106,9 +106,7 @@ def model_from_config(config: Any, architecture: str | None = None) -> nn.Module
 
     without_cache(config)
     if architecture is not None:
-        named = getattr(transformers, architecture, None)
-        # A class with _backends stands for a model whose packages are missing, and tells so.
-        if isinstance(named, type) and (issubclass(named, transformers.PreTrainedModel) or hasattr(named, "_backends")):
+        if _builds_a_model(named := getattr(transformers, architecture, None)):
             return named(config)
         raise GammaRegError(
             f"Expected an architecture that transformers {transformers.__version__} has, found {architecture!r}. "
@@ -134,6 +132,13 @@ def model_from_config(config: Any, architecture: str | None = None) -> nn.Module
         f"Expected a model type that some AutoModel class of transformers builds, found {config.model_type!r}, which "
         "none does. Build the model yourself and pass it to find_gammas."
     )
+
+
+def _builds_a_model(named: Any) -> bool:
+    """Whether it is a model's class, or stands for one whose packages are missing, and says so when it is called."""
+    from transformers import PreTrainedModel
+
+    return isinstance(named, type) and (issubclass(named, PreTrainedModel) or hasattr(named, "_backends"))
 
 
 def without_cache(config: Any) -> None:

@@ -126,9 +126,9 @@ def row(users: int, answers: Sequence[Answer], processes: int) -> tuple[object, 
     late = sum("seconds, found none" in told for told in refused)
     many = sum("queue is full" in told.lower() for told in refused)
     wrong = sum(told.startswith("Expected") for told in refused) - late
-    pages = [answer.seconds for answer in answers if answer.page]
+    pages = [answer.seconds for answer in answers if answer.page] or [float("nan")]
     waits = [f"{wait:.0f} s" for wait in (min(pages), max(pages), max(answer.seconds for answer in answers))]
-    return users, len(pages), wrong, late, many, len(refused) - wrong - late - many, *waits, processes
+    return users, users - len(refused), wrong, late, many, len(refused) - wrong - late - many, *waits, processes
 
 
 def main() -> None:
