@@ -106,7 +106,8 @@ def model_from_config(config: Any, architecture: str | None = None) -> nn.Module
 
     without_cache(config)
     if architecture is not None:
-        if _builds_a_model(named := getattr(transformers, architecture, None)):
+        named: Any = getattr(transformers, architecture, None)
+        if _builds_a_model(named):
             return named(config)
         raise GammaRegError(
             f"Expected an architecture that transformers {transformers.__version__} has, found {architecture!r}. "
