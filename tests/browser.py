@@ -53,7 +53,8 @@ def keep(driver, folder, name):
     """Take a picture of the whole page: into the test's folder, or where PAGE_PICTURES says."""
     folder = Path(os.environ.get("PAGE_PICTURES") or folder)
     folder.mkdir(parents=True, exist_ok=True)
-    height = driver.execute_script("return Math.min(document.documentElement.scrollHeight, 6000)")
+    shown = "for (const part of document.querySelectorAll('section')) part.style.contentVisibility = 'visible'; "
+    height = driver.execute_script(shown + "return Math.min(document.documentElement.scrollHeight, 6000)")
     width = driver.execute_script("return document.documentElement.clientWidth")
     clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
     taken = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})

@@ -106,7 +106,8 @@ def model_from_config(config: Any, architecture: str | None = None) -> nn.Module
 
     without_cache(config)
     if architecture is not None:
-        if isinstance(named := getattr(transformers, architecture, None), type):
+        named: Any = getattr(transformers, architecture, None)
+        if _builds_a_model(named):
             return named(config)
         raise GammaRegError(
             f"Expected an architecture that transformers {transformers.__version__} has, found {architecture!r}. "
@@ -132,6 +133,13 @@ def model_from_config(config: Any, architecture: str | None = None) -> nn.Module
         f"Expected a model type that some AutoModel class of transformers builds, found {config.model_type!r}, which "
         "none does. Build the model yourself and pass it to find_gammas."
     )
+
+
+def _builds_a_model(named: Any) -> bool:
+    """Whether it is a model's class, or stands for one whose packages are missing, and says so when it is called."""
+    from transformers import PreTrainedModel
+
+    return isinstance(named, type) and (issubclass(named, PreTrainedModel) or hasattr(named, "_backends"))
 
 
 def without_cache(config: Any) -> None:

@@ -30,7 +30,7 @@ HUB_TIMEOUT = 5.0
 
 
 OF_WEIGHTS = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
-"""What a timm configuration may say of weights, which are never read."""
+"""What the arguments of a timm model may say of weights, which are never read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +116,7 @@ def _elsewhere(source: str) -> str:
 
 def _from_file(path: Path, source: str) -> Callable[[], nn.Module]:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"), object_hook=_without_weights)
         if not isinstance(config, dict):
             raise ValueError("it is no JSON object")
     except (OSError, ValueError) as error:
@@ -125,7 +125,7 @@ def _from_file(path: Path, source: str) -> Callable[[], nn.Module]:
             "Name a folder that save_pretrained made."
         ) from error
     if isinstance(config.get("architecture"), str):
-        kwargs = {key: value for key, value in dict(config.get("model_args") or {}).items() if key not in OF_WEIGHTS}
+        kwargs = dict(config.get("model_args") or {})
         if isinstance(config.get("num_classes"), int):
             kwargs.setdefault("num_classes", config["num_classes"])
         return from_timm(config["architecture"], **kwargs)
@@ -149,6 +149,16 @@ def _from_file(path: Path, source: str) -> Callable[[], nn.Module]:
         return model_from_config(parsed, next(iter(config.get("architectures") or []), None))
 
     return build
+
+
+def _without_weights(part: dict[str, Any]) -> dict[str, Any]:
+    """An object in a configuration, at any depth: a model of timm may be a part of one of transformers."""
+    for key in ("model_args", "auto_map"):
+        if not isinstance(part.get(key) or {}, dict):
+            raise ValueError(f"its {key} is no JSON object")
+    if part.get("model_args"):
+        part["model_args"] = {key: value for key, value in part["model_args"].items() if key not in OF_WEIGHTS}
+    return part
 
 
 def hub_config(repo_id: str) -> Path:

@@ -38,11 +38,11 @@ def answer(
     source = (source or "").strip()
     config = None
     if file is not None:
-        if Path(file).stat().st_size > limits.config:
-            yield f"Expected a small config.json, found {Path(file).stat().st_size:,} bytes.", "", []
+        if source:
+            yield f"Expected a name or a config.json, found both ({source[:40]!r}). Clear one of them.", "", []
             return
-        config = Path(file).read_text(encoding="utf-8", errors="replace")
-        source = source or named(config)
+        config = Path(file).read_text(encoding="utf-8", errors="replace")  # of a size that `launch` limits
+        source = named(config)
     seen = seeing.see(Wish(source=source, config=config, policy=policy, others=tuple(others)))
     if seen.page is None:
         yield seen.told, "", []
@@ -78,11 +78,12 @@ def made(seeing: Looks, limits: Limits) -> gr.Blocks:
                     policies, value="guidelines", label="Policy, or roles: last,absorbed", allow_custom_value=True
                 )
                 others = gr.CheckboxGroup(policies, value=["trainer", "timm"], label="Side by side with")
+        gr.Examples([["timm/resnet50"], ["timm/vit_base_patch16_224"], ["transformers/llama"]], [source])
         button = gr.Button("Look", variant="primary")
         told = gr.Textbox(label="In a line", interactive=False, lines=2)
         kept = gr.Files(label="To keep: the page and the picture", interactive=False, height=150)
         page = gr.HTML()
-        gr.Examples([["timm/resnet50"], ["timm/vit_base_patch16_224"], ["transformers/llama"]], [source])
+        _uploads_only(file)
         gr.on(
             [button.click, source.submit],
             partial(answer, seeing=seeing, limits=limits),
@@ -92,6 +93,20 @@ def made(seeing: Looks, limits: Limits) -> gr.Blocks:
             concurrency_limit=limits.at_once,
         )
     return app.queue(max_size=WAITING)
+
+
+def _uploads_only(file: gr.File) -> None:
+    """Have no address fetched that a client sends in a file's place: what is there may have any size."""
+    import gradio as gr
+
+    move = file.async_move_resource_to_block_cache
+
+    async def moved(path: str | Path | None) -> str | None:
+        if path is not None and not Path(path).is_file():
+            raise gr.Error(f"Expected a file that was uploaded, found {str(path)[:80]!r}. Upload the config.json.")
+        return await move(path)
+
+    file.async_move_resource_to_block_cache = moved  # type: ignore[method-assign]
 
 
 def main() -> None:

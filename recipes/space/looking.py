@@ -1,5 +1,6 @@
 """One look at a model, in a process of its own and within limits: from its configuration to a page and a picture."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -13,6 +14,7 @@ from concurrent.futures import TimeoutError as TookTooLong
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
@@ -39,6 +41,8 @@ class Limits:
     """Bytes that its process may hold."""
     config: int = 2**18
     """Bytes of a configuration."""
+    written: int = 2**26
+    """Bytes of a file that its process may write."""
     gammas: int = 5000
     at_once: int = 2
     """Looks at a time; more wait."""
@@ -84,13 +88,15 @@ class Looks:
             seconds = self.limits.seconds
             return Seen(told=f"Expected an answer within {seconds} seconds, found none. Take a smaller model.")
         except (ProcessExpired, MemoryError):
-            return Seen(told="Expected a model that fits into memory here, found one that does not. Look locally.")
+            return Seen(told=_too_large(self.limits))
 
     def _wrong(self, wish: Wish) -> str:
         """What can be told of a wish without a process."""
+        if any(len(policy) > 200 for policy in (wish.policy, *wish.others)):
+            return "Expected the name of a policy, or roles separated by commas, found more than 200 letters."
         if wish.config is not None:
             size = len(wish.config.encode())
-            return f"Expected a small config.json, found {size:,} bytes." if size > self.limits.config else ""
+            return _not_small(f"{size:,}") if size > self.limits.config else ""
         if len(wish.source) > 120 or not NAME.fullmatch(wish.source):
             return (
                 "Expected timm/NAME, transformers/MODEL_TYPE, torchvision/NAME or the Hub id of a model (OWNER/NAME), "
@@ -131,37 +137,56 @@ def look(wish: Wish, folder: str, limits: Limits) -> Seen:
         folder: an empty one.
         limits: what it may cost.
     """
-    from hf_gammareg import GammaRegError
     from hf_gammareg.quiet import quiet
 
     resource.setrlimit(resource.RLIMIT_DATA, (limits.memory, limits.memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.config, limits.written))  # of what is fetched
     os.chdir(folder)  # a name is none of a file here
     try:
         with quiet():
-            source = _configuration(wish, Path(folder, "config"), limits)
+            source = _configuration(wish, Path(folder, "config"))
             _no_network()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limits.written, limits.written))
             return _seen(wish, source, Path(folder), limits)
-    except GammaRegError as error:
-        return Seen(told=str(error).replace(f"{folder}/config", wish.source))
     except Exception as error:
-        return Seen(told=f"Expected a model that can be looked at, found {type(error).__name__}: {str(error)[:300]}")
+        return Seen(told=_told(error, limits).replace(f"{folder}/config", wish.source))
 
 
-def _configuration(wish: Wish, folder: Path, limits: Limits) -> str:
-    """What to load: the name of a library's model, or a folder that holds the configuration and nothing else."""
+def _told(error: Exception, limits: Limits) -> str:
+    """What was wrong, in a sentence or two."""
     from hf_gammareg import GammaRegError
+    from hf_gammareg.errors import said
+
+    first = error.__cause__ or error
+    if isinstance(first, MemoryError) or "can't allocate memory" in str(first):
+        return _too_large(limits)
+    if isinstance(first, OSError) and first.errno == errno.EFBIG:
+        return _not_small(f"more than {limits.config:,}")
+    if isinstance(error, GammaRegError):
+        return shorten(str(error), 700, placeholder=" …")
+    return f"Expected a model that can be looked at, found {type(error).__name__}: {said(error)}."
+
+
+def _not_small(found: str) -> str:
+    return f"Expected a small config.json, found {found} bytes."
+
+
+def _too_large(limits: Limits) -> str:
+    return (
+        f"Expected a model that is built in {limits.memory / 2**30:g} GB, found one that is not. Look at it on a "
+        "machine of your own (gammareg inspect)."
+    )
+
+
+def _configuration(wish: Wish, folder: Path) -> str:
+    """What to load: the name of a library's model, or a folder that holds the configuration and nothing else."""
     from hf_gammareg.inputs.folders import LIBRARIES
     from hf_gammareg.inputs.sources import hub_config
 
     library, _, name = wish.source.partition("/")
     if wish.config is None and (library in LIBRARIES or not name):
         return wish.source
-    text = wish.config
-    if text is None:
-        file = hub_config(wish.source)
-        if file.stat().st_size > limits.config:
-            raise GammaRegError(f"Expected a small config.json in {wish.source}, found {file.stat().st_size:,} bytes.")
-        text = file.read_text(encoding="utf-8")
+    text = wish.config if wish.config is not None else hub_config(wish.source).read_text(encoding="utf-8")
     folder.mkdir()
     (folder / "config.json").write_text(text, encoding="utf-8")
     return str(folder)
@@ -208,6 +233,7 @@ def named(text: str) -> str:
     """What to call an uploaded configuration: what it calls itself."""
     try:
         config = json.loads(text)
-        return str(config.get("_name_or_path") or config.get("architecture") or config.get("model_type"))[:120]
-    except (ValueError, AttributeError):
+        found = (config.get(key) for key in ("_name_or_path", "architecture", "model_type"))
+        return shorten(str(next(filter(None, found))), 120, placeholder="…")
+    except (ValueError, AttributeError, StopIteration, RecursionError):
         return "config.json"

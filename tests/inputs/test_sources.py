@@ -76,13 +76,35 @@ def test_local_folder_of_timm(tmp_path):
     assert loaded.model.num_classes == 7
 
 
-def test_a_configuration_reads_no_weights(tmp_path):
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"architecture": "test_resnet", "model_args": {"in_chans": 5}},
+        {
+            "model_type": "perception_lm",
+            "text_config": {"num_hidden_layers": 1},
+            "vision_config": {
+                "model_type": "timm_wrapper",
+                "architecture": "test_vit",
+                "model_args": {"embed_dim": 64},
+            },
+        },
+    ],
+)
+def test_a_configuration_reads_no_weights(tmp_path, config):
     weights = tmp_path / "weights.pth"
     weights.write_bytes(b"no weights at all")
-    args = {"checkpoint_path": str(weights), "pretrained": True, "in_chans": 5}
-    (tmp_path / "config.json").write_text(json.dumps({"architecture": "test_resnet", "model_args": args}))
+    config.get("vision_config", config)["model_args"] |= {"checkpoint_path": str(weights), "pretrained": True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
     model = load_source(str(tmp_path)).model
-    assert model.conv1[0].in_channels == 5
+    assert config.get("vision_config") or model.conv1[0].in_channels == 5
+
+
+@pytest.mark.parametrize("key", ["model_args", "auto_map"])
+def test_a_configuration_whose_parts_are_none(tmp_path, key):
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "test_resnet", key: ["x"]}))
+    with pytest.raises(GammaRegError, match=f"its {key} is no JSON object"):
+        load_source(str(tmp_path))
 
 
 @pytest.mark.parametrize(

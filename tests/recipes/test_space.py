@@ -1,19 +1,24 @@
 """The Space: models that are looked at within limits, one process each, from a name or a configuration alone."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
 import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 import pytest
 import yaml
-from looking import Limits, Wish, looks, named
+from app import answer
+from looking import Limits, Seen, Wish, looks, named
 from packaging.requirements import Requirement
 
 import hf_gammareg
@@ -27,8 +32,12 @@ def upload(**config):
     return Wish(source="mine", config=json.dumps(config))
 
 
-@pytest.fixture(scope="module")
-def seeing():
+LARGE = upload(model_type="xlnet", d_model=65536, n_layer=2, n_head=16)
+"""A model that the meta device can't build, so that it is built in memory, of which it takes 8 GB."""
+
+
+@pytest.fixture
+def seeing():  # anew for each test, so that none counts the processes of another
     with looks(Limits(seconds=300)) as found:  # other work on this machine does not count
         yield found
 
@@ -70,7 +79,10 @@ def test_a_model_by_its_configuration(seeing, config):
         (upload(**LLAMA, auto_map={"AutoModel": "code.Evil"}), "Code that comes with a model is not run"),
         (upload(architecture="hf_hub:nobody/model"), "found 'hf_hub:nobody/model'"),
         (upload(architecture="local-dir:/etc"), "found 'local-dir:/etc'"),
-        (upload(model_type="xlnet", d_model=65536, n_layer=2, n_head=16), "memory"),
+        (upload(model_type="llama", architectures=["Trainer"]), "found 'Trainer'"),
+        (upload(model_type="m" * 10_000), "model type …"),
+        (Wish(source="timm/test_vit", others=("x" * 201,)), "more than 200 letters"),
+        (LARGE, "built in 4 GB"),
     ],
 )
 def test_what_is_wrong_is_told(seeing, wish, said):
@@ -100,17 +112,21 @@ def test_a_large_configuration_costs_no_process():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("limits", "said"),
+    ("limits", "wish", "said"),
     [
-        (Limits(seconds=2), "within 2 seconds"),
-        (Limits(seconds=300, memory=2**20), "MemoryError"),
-        (Limits(seconds=300, gammas=100), "Expected at most 100 gammas, found 201"),
+        (Limits(seconds=2), upload(**LLAMA, num_hidden_layers=20_000), "within 2 seconds"),
+        (Limits(seconds=300, memory=2**31), LARGE, "built in 2 GB"),
+        (
+            Limits(seconds=300, gammas=100),
+            upload(**LLAMA, num_hidden_layers=100),
+            "at most 100 gammas, found 201",
+        ),
     ],
 )
-def test_limits_hold_and_nothing_is_left(limits, said):
+def test_limits_hold_and_nothing_is_left(limits, wish, said):
     before = set(psutil.Process().children(recursive=True))
     with looks(limits) as found:
-        seen = found.see(upload(**LLAMA, num_hidden_layers=20_000 if limits.seconds == 2 else 100))
+        seen = found.see(wish)
         assert said in seen.told
         assert seen.page is None
     assert left(before) == []
@@ -149,10 +165,98 @@ def test_a_look_reaches_nothing_on_the_network():
     ]
 
 
+class Hub(BaseHTTPRequestHandler):
+    """What the Hub answers: a model, one whose config.json is large, and none."""
+
+    files: ClassVar = {"me/small": b'{"architecture": "test_vit"}', "me/large": b'{"x": "' + b"x" * 2**20 + b'"}'}
+
+    def do_GET(self):
+        found = self.files.get(self.path.removeprefix("/").removesuffix("/resolve/main/config.json"))
+        self.send_response(404 if found is None else 200)
+        told = {"X-Error-Code": "RepoNotFound"} if found is None else {"ETag": '"1"', "X-Repo-Commit": "a" * 40}
+        for name, value in told.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(found or b"")))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(found or b"")
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.slow
+def test_a_model_of_the_hub(tmp_path):
+    code = (
+        "import multiprocessing, sys, looking\n"
+        "def one(name): return looking.look(looking.Wish(source=name), sys.argv[1], looking.Limits())\n"
+        "with multiprocessing.get_context('fork').Pool(1, maxtasksperchild=1) as pool:\n"
+        "    for seen in pool.map(one, sys.argv[2:], chunksize=1): print(bool(seen.page), seen.told)\n"
+    )
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as hub, ThreadPoolExecutor() as threads:
+        threads.submit(hub.serve_forever)
+        paths = {"PYTHONPATH": str(ROOT), "HF_HOME": str(tmp_path / "cache"), "PATH": os.environ["PATH"]}
+        paths["HF_ENDPOINT"] = f"http://127.0.0.1:{hub.server_port}"
+        words = [sys.executable, "-c", code, str(tmp_path), "me/small", "me/large", "me/none"]
+        done = subprocess.run(words, cwd=SPACE, env=paths, capture_output=True, text=True)
+        hub.shutdown()
+    assert done.returncode == 0, done.stderr
+    small, large, none = done.stdout.splitlines()
+    assert small == "True 13 gammas: 1 final, 12 last; 12 of them decay. Graph: export (train mode)."
+    assert large == "False Expected a small config.json, found more than 262,144 bytes."
+    assert none.startswith("False Expected me/none to be a model on the Hub with a config.json that you may read")
+
+
+@dataclass
+class Seer:
+    """What stands where the processes would, and keeps what it is asked."""
+
+    asked: list = field(default_factory=list)
+
+    def see(self, wish):
+        self.asked.append(wish)
+        return Seen(told="told", page=None if wish.source == "wrong" else "<b>page</b>", picture="<svg/>")
+
+
+def answers(seer, source="", file=None):
+    found = answer(source, file, "last", ["all"], seeing=seer, limits=Limits())
+    told, page, files = next(found)
+    kept = {Path(file).name: Path(file).read_text() for file in files}
+    assert list(found) == []
+    assert not any(Path(file).exists() for file in files)
+    return told, page, kept
+
+
+def test_the_app_answers_with_the_page_in_a_frame_and_files_to_keep():
+    seer = Seer()
+    told, page, kept = answers(seer, " me/a b<>.c ")
+    assert seer.asked == [Wish(source="me/a b<>.c", policy="last", others=("all",))]
+    assert told == "told"
+    assert kept == {"me-a-b--.c.html": "<b>page</b>", "me-a-b--.c.svg": "<svg/>"}
+    assert 'sandbox="allow-scripts"' in page
+    assert 'srcdoc="&lt;b&gt;page&lt;/b&gt;"' in page
+
+
+def test_the_app_answers_what_is_wrong_without_a_page():
+    assert answers(Seer(), "wrong") == ("told", "", {})
+
+
+def test_the_app_takes_a_name_or_a_configuration(tmp_path):
+    seer, file = Seer(), tmp_path / "config.json"
+    file.write_bytes(b'{"model_type": "llama", "note": "\xff"}')
+    assert answers(seer, "", str(file))[0] == "told"
+    assert [(wish.source, "llama" in wish.config) for wish in seer.asked] == [("llama", True)]
+    assert "name or a config.json, found both ('timm/vit')" in answers(seer, "timm/vit", str(file))[0]
+    assert len(seer.asked) == 1
+
+
 def test_an_upload_is_called_what_it_calls_itself():
     assert named('{"_name_or_path": "me/mine", "model_type": "bert"}') == "me/mine"
     assert named('{"architecture": "resnet50"}') == "resnet50"
-    assert named("[]") == named("{") == "config.json"
+    assert named("[]") == named("{") == named("{}") == named("[" * 5000) == "config.json"
+    assert named('{"model_type": "a\\nb"}') == "a b"
 
 
 def test_the_space_is_one():
