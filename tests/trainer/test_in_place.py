@@ -182,14 +182,14 @@ def test_layers_that_are_frozen_or_thawed_later_are_named_once(tmp_path, caplog)
     ours.train()
     (said,) = warnings_in(caplog)
     assert "AdamW was made for, found frozen since, which it leaves as they are: 'vit.embeddings.cls_token' and" in said
-    assert f"thawed since, which are in none of its groups and so not trained: '{BEFORE.format(0)}'. Do so" in said
+    assert f"thawed or added since, which are in none of its groups and so not trained: '{BEFORE.format(0)}'. Do so" in said
     assert torch.equal(model.get_parameter(BEFORE.format(0)), torch.ones(16))
     caplog.clear()
     model.classifier.requires_grad_(False)
     ours.train()
     (said,) = warnings_in(caplog)
     assert "'classifier.bias', 'classifier.weight'. Do so" in said
-    assert "thawed since" not in said
+    assert "thawed or added since" not in said
     caplog.clear()
     ours.optimizer = None
     ours.train()
@@ -210,7 +210,7 @@ def test_layers_that_take_turns_are_named_once_each(tmp_path, caplog):
     ours.train()
     said = warnings_in(caplog)
     assert len(said) == len(ours.model.vit.layers) == 2
-    assert all("frozen since" in line and "thawed since" not in line for line in said)
+    assert all("frozen since" in line and "thawed or added since" not in line for line in said)
 
 
 @pytest.mark.parametrize("case", ["their optimizer", "checkpointing", "the best model", "resumed"])
