@@ -3,10 +3,10 @@
     python recipes/benchmarks/zoo.py run --out zoo.jsonl --jobs 4
     python recipes/benchmarks/zoo.py summary zoo.jsonl
 
-One JSON line for each model, written as it is done; a second `run` with the same file goes on where the first
-stopped. `--family` takes models of more libraries, too (the extra `[zoo]`). Each model is analysed in a child process:
-one that hangs or dies costs its own line and no other. Models are built on the `meta` device, those of transformers
-with two layers, so neither weights nor the Hub are needed.
+One JSON line for each model, written as it is done; a second `run` with the same file goes on where the first stopped.
+`--family` takes models of more libraries, too (the extra `[zoo]`). Each model is analysed in a child process: one that
+hangs or dies costs its own line and no other. Models are built on the `meta` device, those of transformers with two
+layers, so neither weights nor the Hub are needed.
 """
 
 from __future__ import annotations
