@@ -94,7 +94,7 @@ def tell_changed(optimizer: Any, frozen: Collection[str], thawed: Collection[str
         f"Expected the layers that {name} was made for, found "
         + " and ".join(
             [f"frozen since, which it leaves as they are: {some(frozen)}"] * bool(frozen)
-            + [f"thawed or added since, which are in none of its groups and so not trained: {some(thawed)}"] * bool(thawed)
+            + [f"thawed or added since, which none of its groups holds, so not trained: {some(thawed)}"] * bool(thawed)
         )
         + ". Do so before the optimizer is made, or set trainer.optimizer = None before train() is called again.",
         loudly=True,

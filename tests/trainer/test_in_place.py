@@ -182,7 +182,7 @@ def test_layers_that_are_frozen_or_thawed_later_are_named_once(tmp_path, caplog)
     ours.train()
     (said,) = warnings_in(caplog)
     assert "AdamW was made for, found frozen since, which it leaves as they are: 'vit.embeddings.cls_token' and" in said
-    assert f"thawed or added since, which are in none of its groups and so not trained: '{BEFORE.format(0)}'. Do so" in said
+    assert f"added since, which none of its groups holds, so not trained: '{BEFORE.format(0)}'. Do so" in said
     assert torch.equal(model.get_parameter(BEFORE.format(0)), torch.ones(16))
     caplog.clear()
     model.classifier.requires_grad_(False)
