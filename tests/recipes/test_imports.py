@@ -7,6 +7,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from families import FAMILIES
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -15,7 +16,7 @@ import hf_gammareg
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path for folder in ("recipes", "recipes/common") for path in (ROOT / folder).glob("*.py"))
 FILES = [path.relative_to(ROOT / top) for top in ("recipes", "tests") for path in (ROOT / top).rglob("*.py")]
-OWN = {"hf_gammareg", *(path.stem for path in FILES), *(path.parts[0] for path in FILES if path.parts[1:])}
+OWN = {"hf_gammareg", *(path.stem for path in FILES), *(part for path in FILES for part in path.parts[:-1])}
 """Ours, as imports call them."""
 EXTRAS = {"hf_gammareg": [], "recipes": ["recipes", "space"], "tests": ["recipes", "clients", "dev"]}
 ASKED_FOR = {"deepspeed", "gradio", "gradio_client", "matplotlib"}
@@ -43,7 +44,14 @@ def test_what_is_imported_is_declared(folder):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = [line for extra in EXTRAS[folder] for line in project["optional-dependencies"][extra]]
     declared = {canonicalize_name(Requirement(line).name) for line in project["dependencies"] + extras}
-    used = {module.split(".")[0] for path in (ROOT / folder).rglob("*.py") for module, _ in imports(path)}
+    files = (path for path in (ROOT / folder).rglob("*.py") if path.parent.name != "families")
+    used = {module.split(".")[0] for path in files for module, _ in imports(path)}
     found = packages_distributions()
     others = used - OWN - ASKED_FOR - sys.stdlib_module_names
     assert {name for name in others if not {canonicalize_name(one) for one in found[name]} & declared} == set()
+
+
+def test_every_library_of_the_zoo_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    declared = {canonicalize_name(Requirement(line).name) for line in project["optional-dependencies"]["zoo"]}
+    assert {canonicalize_name(family.package) for family in FAMILIES.values()} <= declared

@@ -70,6 +70,8 @@ class Doubling:
 
 
 def _tensors(outputs):
+    if isinstance(outputs, dict):
+        outputs = next(iter(outputs.values()))  # beside the first one stand by-products
     return [value for value in pytree.tree_leaves(outputs) if isinstance(value, torch.Tensor)]
 
 

@@ -336,8 +336,8 @@ def test_as_a_mixin_of_seq2seq_trainer(tmp_path):
     data = [{"input_ids": [1, 2, 3, 4], "labels": [4, 3, 2, 1]}] * 8
     ours = trainer(tmp_path, model, GammaRegSeq2SeqTrainer, Seq2SeqTrainingArguments, data=data)
     ours.train()
-    # The norm before cross-attention scales the queries only.
-    assert ours.gammas.counts == {"final": 2, "last": 4, "gate": 1}
+    # The norm before cross-attention scales the queries only; the encoder's last norm its keys and values.
+    assert ours.gammas.counts == {"final": 1, "last": 5, "gate": 1}
     settings_of(ours.optimizer, model)
 
 
