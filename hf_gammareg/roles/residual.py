@@ -92,7 +92,7 @@ def find_sums(graph: Graph, ancestry: Ancestry) -> tuple[dict[int, Sum], set[int
     sums: dict[int, Sum] = {}
     live = returned(graph)
     for node in reversed(graph.nodes):
-        if node.index in inner or not (node.effect(Effect.SUM) and node.activation):
+        if node.index in inner or not (live[node.index] and node.effect(Effect.SUM) and node.activation):
             continue
         terms, chained = _chain(node, _is_added, live)
         every, passed = _chain(node, _is_added_or_taken, live)

@@ -180,3 +180,28 @@ class PutTogetherOften(Tiny):
         for i in range(1, y.shape[1]):
             y = torch.cat([y[:, :i], y[:, i:]], 1)
         return self.fc3(self.norm3(y + self.fc2(self.norm2(x))))
+
+
+class SkipOutputs(Tiny):
+    """WaveNet: each layer adds to the stream and to a sum of outputs; what the last adds to the stream nobody reads."""
+
+    takes = (sequence(),)
+    expected = {
+        "norms.0.weight": "last",
+        "norms.1.weight": "last",
+        "norms.2.weight": "absorbed",
+        "norm.weight": "final",
+    }
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head, self.norm = nn.Linear(8, 8), nn.Linear(8, 2), nn.LayerNorm(8)
+        self.norms = nn.ModuleList(nn.LayerNorm(8) for _ in range(3))
+        self.enter, self.stream, self.out = (nn.ModuleList(nn.Linear(8, 8) for _ in range(3)) for _ in range(3))
+
+    def forward(self, x):
+        x, total = self.stem(x), 0
+        for norm, enter, stream, out in zip(self.norms, self.enter, self.stream, self.out, strict=True):
+            h = norm(enter(x).relu())
+            x, total = x + stream(h), total + out(h)
+        return self.head(self.norm(total))
