@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +67,10 @@ class Graph:
     source: str
     """How it was had."""
 
+    def returned(self) -> set[int]:
+        """Indices of what the outputs depend on; what only an assertion or a branch reads decides nothing."""
+        return above_and(self.nodes[index] for index in self.outputs)
+
 
 def nodes_in(value: Any) -> list[Node]:
     """The Nodes in an argument, however nested."""
@@ -78,13 +83,14 @@ def nodes_in(value: Any) -> list[Node]:
     return []
 
 
-def returned(graph: Graph) -> list[bool]:
-    """By node: whether the outputs depend on it; what only an assertion or a branch reads decides nothing."""
-    found = [node.index in graph.outputs for node in graph.nodes]
-    for node in reversed(graph.nodes):
-        if found[node.index]:
-            for read in node.inputs:
-                found[read.index] = True
+def above_and(nodes: Iterable[Node]) -> set[int]:
+    """Indices of nodes, and of all that they are computed from."""
+    stack, found = list(nodes), set[int]()
+    while stack:
+        node = stack.pop()
+        if node.index not in found:
+            found.add(node.index)
+            stack += node.inputs
     return found
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch.utils._pytree import MappingKey, SequenceKey, TreeSpec, tree_flatten_with_path, tree_leaves, tree_unflatten
 
-from hf_gammareg.graph.nodes import Node, nodes_in
+from hf_gammareg.graph.nodes import Node, above_and, nodes_in
 
 LOSS = "loss"
 """What libraries call the loss among what a model returns."""
@@ -35,7 +35,7 @@ def trained_on(returned: Sequence[Any], spec: TreeSpec) -> list[Node]:
             return nodes
     if len(entries) < 2:
         return [node for nodes in entries.values() for node in nodes]
-    above = {key: _above(nodes) for key, nodes in entries.items()}
+    above = {key: above_and(nodes) for key, nodes in entries.items()}
     losses = [key for key, nodes in entries.items() if all(node.activation and node.shape == () for node in nodes)]
     others = {node.index for key, nodes in entries.items() if key not in losses for node in nodes}
     if losses and (losses[0] is next(iter(entries)) or any(not others.isdisjoint(above[key]) for key in losses)):
@@ -55,14 +55,3 @@ def _parts(returned: Any) -> list[tuple[Any, Any]]:
         return [(MappingKey(name), part) for name, part in returned.items()]
     parts, _ = tree_flatten_with_path(returned, is_leaf=lambda part: part is not returned)
     return [(path[0] if path else None, part) for path, part in parts]
-
-
-def _above(nodes: Iterable[Node]) -> set[int]:
-    """Indices of nodes, and of all that they are computed from."""
-    stack, found = list(nodes), set[int]()
-    while stack:
-        node = stack.pop()
-        if node.index not in found:
-            found.add(node.index)
-            stack += node.inputs
-    return found

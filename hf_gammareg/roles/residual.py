@@ -15,10 +15,10 @@ a network without skips; branches stand side by side in the branch of a sum; num
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from hf_gammareg.graph.nodes import Graph, Node, returned
+from hf_gammareg.graph.nodes import Graph, Node
 from hf_gammareg.graph.rewrite import fresh
 from hf_gammareg.graph.rows import SUMS, Effect, Layout
 from hf_gammareg.roles.scale import is_weight_layer
@@ -90,9 +90,9 @@ def find_sums(graph: Graph, ancestry: Ancestry) -> tuple[dict[int, Sum], set[int
     """
     inner: set[int] = set()
     sums: dict[int, Sum] = {}
-    live = returned(graph)
+    live = graph.returned()
     for node in reversed(graph.nodes):
-        if node.index in inner or not (live[node.index] and node.effect(Effect.SUM) and node.activation):
+        if node.index in inner or not (node.index in live and node.effect(Effect.SUM) and node.activation):
             continue
         terms, chained = _chain(node, _is_added, live)
         every, passed = _chain(node, _is_added_or_taken, live)
@@ -121,7 +121,7 @@ class _Term:
     """How many times that is added."""
 
 
-def _chain(node: Node, is_chained: Callable[[Node], bool], live: Sequence[bool]) -> tuple[list[_Term], set[int]]:
+def _chain(node: Node, is_chained: Callable[[Node], bool], live: set[int]) -> tuple[list[_Term], set[int]]:
     """The terms of a chain of adds, in order, and the indices of the nodes inside it, of views and multiples too."""
     terms: list[_Term] = []
     inner: set[int] = set()
@@ -133,7 +133,7 @@ def _chain(node: Node, is_chained: Callable[[Node], bool], live: Sequence[bool])
             times *= multiple[1]
             way.append(multiple[0])
         top = way[-1]
-        inside = all(sum(live[user.index] for user in each.users) == 1 and each.shape == node.shape for each in way)
+        inside = all(sum(user.index in live for user in each.users) == 1 and each.shape == node.shape for each in way)
         if top is not node and not (inside and is_chained(top)):
             terms.append(_Term(operand=operand, of=top, times=times))
             continue

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from hf_gammareg.graph.nodes import Graph, Node, returned
+from hf_gammareg.graph.nodes import Graph, Node
 from hf_gammareg.graph.rows import Effect
 from hf_gammareg.roles.gammas import Role
 from hf_gammareg.roles.residual import Ancestry, Sum
@@ -72,9 +72,9 @@ class _Walker:
         self.graph, self.ancestry, self.sums = graph, ancestry, sums
         # The readers of a sum's operand are the sum as a whole, not the adds inside its chain.
         self.readers: dict[int, list[Node]] = {}
-        reached = returned(graph)
+        returned = graph.returned()
         for node in graph.nodes:
-            if node.index in inner or not reached[node.index]:
+            if node.index in inner or node.index not in returned:
                 continue
             total = sums.get(node.index)
             for read in total.operands if total else node.inputs:

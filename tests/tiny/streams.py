@@ -129,9 +129,7 @@ class FusedStreams(Tiny):
         return self.fc4(self.norm4(x.relu() + self.norm3(self.fc3(y.relu()))))
 
 
-class BroadcastBranch(Tiny):
-    """GCNet, a virtual node: a branch of one number per channel is added everywhere."""
-
+class OneBlock(Tiny):
     takes = (sequence(),)
     expected = {"norm1.weight": "trunk", "norm2.weight": "last", "norm3.weight": "final"}
 
@@ -139,6 +137,10 @@ class BroadcastBranch(Tiny):
         super().__init__()
         self.fc1, self.fc2, self.fc3 = (nn.Linear(8, 8) for _ in range(3))
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(8) for _ in range(3))
+
+
+class BroadcastBranch(OneBlock):
+    """GCNet, a virtual node: a branch of one number per channel is added everywhere."""
 
     def forward(self, x):
         x = self.norm1(self.fc1(x))
@@ -146,16 +148,8 @@ class BroadcastBranch(Tiny):
         return self.fc3(self.norm3(x))
 
 
-class PutTogether(Tiny):
+class PutTogether(OneBlock):
     """TimeSformer: the skip is put together again from a token and the rest, and is still the skip."""
-
-    takes = (sequence(),)
-    expected = {"norm1.weight": "trunk", "norm2.weight": "last", "norm3.weight": "final"}
-
-    def __init__(self):
-        super().__init__()
-        self.fc1, self.fc2, self.fc3 = (nn.Linear(8, 8) for _ in range(3))
-        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(8) for _ in range(3))
 
     def forward(self, x):
         x = self.norm1(self.fc1(x))
@@ -163,16 +157,10 @@ class PutTogether(Tiny):
         return self.fc3(self.norm3(x))
 
 
-class PutTogetherOften(Tiny):
+class PutTogetherOften(OneBlock):
     """Gated delta nets: a loop writes row by row, and each time the whole is put together from parts of itself."""
 
     takes = (sequence(length=40),)
-    expected = {"norm1.weight": "trunk", "norm2.weight": "last", "norm3.weight": "final"}
-
-    def __init__(self):
-        super().__init__()
-        self.fc1, self.fc2, self.fc3 = (nn.Linear(8, 8) for _ in range(3))
-        self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(8) for _ in range(3))
 
     def forward(self, x):
         x = self.norm1(self.fc1(x))
