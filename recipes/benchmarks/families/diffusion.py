@@ -43,6 +43,18 @@ def positions(length: int) -> Any:
     return partial(torch.zeros, length, 3)
 
 
+POOLED = named(
+    hidden_states=(2, 4, 16, 16), timestep=STEP, encoder_hidden_states=(2, 6, 16), pooled_projections=(2, 16)
+)
+SD3: dict[str, Any] = {
+    **TINY,
+    "sample_size": 16,
+    "in_channels": 4,
+    "out_channels": 4,
+    "joint_attention_dim": 16,
+    "caption_projection_dim": 32,
+    "pooled_projection_dim": 16,
+}
 NETS: dict[str, tuple[str, Inputs, dict[str, Any]]] = {
     "UNet2D": (
         "UNet2DModel",
@@ -256,38 +268,8 @@ NETS: dict[str, tuple[str, Inputs, dict[str, Any]]] = {
         TINY
         | {"sample_size": 16, "caption_channels": 16, "cross_attention_dim": 32, "use_additional_conditions": False},
     ),
-    "SD3": (
-        "SD3Transformer2DModel",
-        named(
-            hidden_states=(2, 4, 16, 16), timestep=STEP, encoder_hidden_states=(2, 6, 16), pooled_projections=(2, 16)
-        ),
-        TINY
-        | {
-            "sample_size": 16,
-            "in_channels": 4,
-            "out_channels": 4,
-            "joint_attention_dim": 16,
-            "caption_projection_dim": 32,
-            "pooled_projection_dim": 16,
-        },
-    ),
-    "SD3.5": (
-        "SD3Transformer2DModel",
-        named(
-            hidden_states=(2, 4, 16, 16), timestep=STEP, encoder_hidden_states=(2, 6, 16), pooled_projections=(2, 16)
-        ),
-        TINY
-        | {
-            "sample_size": 16,
-            "in_channels": 4,
-            "out_channels": 4,
-            "joint_attention_dim": 16,
-            "caption_projection_dim": 32,
-            "pooled_projection_dim": 16,
-            "dual_attention_layers": (0,),
-            "qk_norm": "rms_norm",
-        },
-    ),
+    "SD3": ("SD3Transformer2DModel", POOLED, SD3),
+    "SD3.5": ("SD3Transformer2DModel", POOLED, SD3 | {"dual_attention_layers": (0,), "qk_norm": "rms_norm"}),
     "Flux": (
         "FluxTransformer2DModel",
         named(

@@ -31,6 +31,17 @@ DIFFUSION: dict[str, Any] = {
 TIMED = given(partial(normal, 2, 1, 32, 32), partial(torch.tensor, [3, 7]))
 SEGMENTED = given(partial(normal, 2, 1, 32, 32), partial(normal, 2, 3, 32, 32))
 
+VIT: dict[str, Any] = {
+    "in_channels": 1,
+    "img_size": 64,
+    "patch_size": 16,
+    "hidden_size": 32,
+    "mlp_dim": 64,
+    "num_layers": 2,
+    "num_heads": 2,
+    "spatial_dims": 2,
+}
+
 NETS: dict[str, tuple[str, Inputs, dict[str, Any]]] = {
     "AHNet": ("AHNet", floats(2, 1, 128, 128, 64), {"layers": (1, 1, 1, 1)}),
     "AttentionUnet": ("AttentionUnet", IMAGE, FLAT | STEPS),
@@ -162,35 +173,8 @@ NETS: dict[str, tuple[str, Inputs, dict[str, Any]]] = {
         IMAGE,
         {"spatial_dims": 2, "in_shape": (1, 64, 64), "out_channels": 1, "latent_size": 4, "norm": "batch", **PATHS},
     ),
-    "ViT": (
-        "ViT",
-        IMAGE,
-        {
-            "in_channels": 1,
-            "img_size": 64,
-            "patch_size": 16,
-            "hidden_size": 32,
-            "mlp_dim": 64,
-            "num_layers": 2,
-            "num_heads": 2,
-            "spatial_dims": 2,
-            "classification": True,
-        },
-    ),
-    "ViTAutoEnc": (
-        "ViTAutoEnc",
-        IMAGE,
-        {
-            "in_channels": 1,
-            "img_size": 64,
-            "patch_size": 16,
-            "hidden_size": 32,
-            "mlp_dim": 64,
-            "num_layers": 2,
-            "num_heads": 2,
-            "spatial_dims": 2,
-        },
-    ),
+    "ViT": ("ViT", IMAGE, VIT | {"classification": True}),
+    "ViTAutoEnc": ("ViTAutoEnc", IMAGE, VIT),
     "VNet": ("VNet", IMAGE, {"spatial_dims": 2, "dropout_dim": 2}),
     "VoxelMorphUNet": (
         "VoxelMorphUNet",
