@@ -25,13 +25,15 @@ RESOLVED = {path.name.removesuffix(".txt"): path for path in sorted((ROOT / ".ci
 
 
 def requirements(lines):
-    """By name; the project's own extras are not among them."""
-    found = [Requirement(line) for line in lines]
-    return {canonicalize_name(one.name): one for one in found if one.name != "hf-gammareg"}
+    """By name; for an extra of the project's own, what it asks for."""
+    found = {}
+    for one in map(Requirement, lines):
+        asked = [line for extra in one.extras for line in PROJECT["optional-dependencies"][extra]]
+        found |= requirements(asked) if one.name == PROJECT["name"] else {canonicalize_name(one.name): one}
+    return found
 
 
-extras = PROJECT["optional-dependencies"]
-DECLARED = requirements([*PROJECT["dependencies"], *extras["recipes"], *extras["dev"]])
+DECLARED = requirements([*PROJECT["dependencies"], f"{PROJECT['name']}[dev]"])
 
 
 def pins(name):
