@@ -328,12 +328,15 @@ class _Lab:
         return ends[1] - ends[0]
 
     def _scaled(self, gamma: Gamma, factor: float) -> dict[str, Any]:
-        """The values that hold a gamma and its beta, multiplied."""
+        """The values that hold a gamma's factor and its beta, multiplied."""
+        held = self.replay.parameters.get(gamma.name, ())
+        shift = 1.0 if gamma.zero_centered else 0.0
         scaled: dict[str, Any] = {}
-        for name in (gamma.name, self.betas.get(gamma.name, "")):
-            for held in self.replay.parameters.get(name, ()):
-                shift = 1.0 if gamma.zero_centered and name == gamma.name else 0.0
-                scaled[held] = (self.values[held] + shift) * factor - shift
+        for name in self._factors(gamma.name):  # the parameter, or a function of it: 1 + w, its exponential
+            added = shift if name in held else 0.0
+            scaled[name] = (self.values[name] + added) * factor - added
+        for name in self.replay.parameters.get(self.betas.get(gamma.name, ""), ()):
+            scaled[name] = self.values[name] * factor
         return scaled
 
     def _with(self, gamma: Gamma, factor: float) -> dict[str, Any]:
@@ -341,7 +344,7 @@ class _Lab:
         after = self._scaled(gamma, factor)
         now = ChainMap(after, self.values)
         for step in self.replay.steps:
-            if any(node.name in after for node in step.all_input_nodes):
+            if step.name not in after and any(node.name in after for node in step.all_input_nodes):
                 after[step.name] = call(step, now)
         return after
 

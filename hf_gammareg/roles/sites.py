@@ -12,8 +12,10 @@ from hf_gammareg.roles.scale import End, Scale, transfer
 
 SIMPLE = (Effect.VIEW, Effect.SCALE, Effect.CURVE, Effect.PRODUCT, Effect.QUOTIENT, *SUMS)
 """Effects of the ops that lead to a statistic."""
-AWAY_FROM_ZERO = ("exp", "softplus", "sigmoid")
+AWAY_FROM_ZERO = ("exp", "exp2", "softplus", "sigmoid", "log_sigmoid", "hardsigmoid", "cos")
 """Functions of a parameter that a gain may be, whose value at 0 is not 0."""
+THROUGH_ZERO = ("tanh", "erf", "sin", "atan", "expm1", "log1p", "hardtanh", "clamp", "asinh", "sinh")
+"""Such functions whose value at 0 is 0."""
 SEARCHED = 48
 """How many ops above a product to look for its statistic: a norm written out takes about ten."""
 
@@ -129,7 +131,7 @@ def gain(node: Node) -> tuple[str, bool] | None:
             zero_centered |= any(numbers)
         elif node.op in AWAY_FROM_ZERO:
             zero_centered = True
-        elif node.effect(Effect.SCALE, Effect.CURVE, Effect.PRODUCT, Effect.QUOTIENT):
+        elif node.effect(Effect.SCALE, Effect.CURVE, Effect.PRODUCT, Effect.QUOTIENT) or node.op in THROUGH_ZERO:
             if node.shape != tensors[0].shape:
                 return None  # a statistic of the parameter
         elif not node.effect(Effect.VIEW):

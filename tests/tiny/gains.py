@@ -48,6 +48,42 @@ class SoftplusGain(PreNorm):
             return F.layer_norm(x, (8,), F.softplus(self.weight), self.bias)
 
 
+class FunctionGain(nn.Module):
+    """A written norm whose gain is a function of the parameter."""
+
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function, self.weight = function, nn.Parameter(torch.full((8,), 0.3))
+
+    def forward(self, x):
+        return F.layer_norm(x, (8,)) * self.function(self.weight)
+
+
+class FunctionGains(Tiny):
+    """Any function of the parameter may be the gain: what cancels cancels its factor, whatever made it."""
+
+    takes = (sequence(),)
+    expected = {
+        "exponential.weight": "absorbed exact zero",
+        "bounded.weight": "absorbed exact",
+        "last.weight": "last",
+        "sine.weight": "final",
+    }
+    computes = False  # doubling the parameter doubles no gain
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.fc1, self.fc2, self.fc3, self.fc = (nn.Linear(8, 8, bias=False) for _ in range(5))
+        self.exponential, self.bounded, self.last, self.sine = map(
+            FunctionGain, (torch.exp, torch.tanh, torch.nn.Identity(), torch.sin)
+        )
+
+    def forward(self, x):
+        x = self.embed(x)
+        y = self.fc2(self.bounded(self.fc1(self.exponential(x))))
+        return self.fc(self.sine(x + self.fc3(self.last(y))))
+
+
 class OffsetByNothing(PreNorm):
     """x-transformers: w + float(unit_offset), without an offset."""
 
