@@ -35,6 +35,8 @@ ALL = (*OWN, *FAMILIES)
 ROLES = ("trunk", "shortcut", "final", "last", "absorbed", "gate", "unknown")
 LOST = ("missed", "denied", "n-d")
 """Gains that are not in the map: see `missed` and `_gains`."""
+MEASURED = 100_000_000
+"""Parameters of the largest model on which it is measured whether what the map doesn't hold is a gain."""
 
 app = typer.Typer(add_completion=False, help=__doc__, rich_markup_mode=None)
 
@@ -97,10 +99,14 @@ def _gains(source: str, model: Any, found: GammaMap) -> dict[str, list[str]]:
     """What `verify` measures to be a gain, of what layers called norm hold and the map does not.
 
     `denied` are those that the map says are no gammas; `n-d` those of more dimensions than one that it doesn't mention.
+    One of each place is measured; of a large model none, and they are `unmeasured`.
     """
     from hf_gammareg import verify
+    from hf_gammareg.model.names import place
 
-    names = [name for name in gains_of_norms(model) if name not in found]
+    names = list({place(name): name for name in gains_of_norms(model) if name not in found}.values())
+    if names and sum(p.numel() for p in model.parameters()) > MEASURED:
+        return {"unmeasured": names}
     if names and not found.source.startswith("none"):
         real = build(source, "cpu")
         measured = verify(real, inputs(source, real), names=names)
@@ -244,16 +250,16 @@ def _counted(family: str, rows: list[dict[str, Any]]) -> list[str]:
 def _print_reasons(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         if row["error"]:
-            print(f"{'crashed ' if row.get('built', True) else 'unbuilt '} {row['source']}: {row['error']}")
+            print(f"{'crashed   ' if row.get('built', True) else 'unbuilt   '} {row['source']}: {row['error']}")
             continue
         if row["graph"].startswith("none"):
-            print(f"untraced {row['source']}: {row['graph']}")
+            print(f"untraced   {row['source']}: {row['graph']}")
         else:
             for reason, count in row["unknown"].items():
-                print(f"unknown  {row['source']} ({count}): {reason}")
-        for kind in LOST:
+                print(f"unknown    {row['source']} ({count}): {reason}")
+        for kind in (*LOST, "unmeasured"):
             if row.get(kind):
-                print(f"{kind:8} {row['source']}: {', '.join(row[kind][:5])}")
+                print(f"{kind:10} {row['source']}: {', '.join(row[kind][:5])}")
 
 
 if __name__ == "__main__":
