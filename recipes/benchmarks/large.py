@@ -2,7 +2,8 @@
 
     python recipes/benchmarks/large.py
 
-Each is inspected in a process of its own; the memory is that process's largest resident size, imports included.
+One that torch.export can't trace has real weights, and one real run of it is recorded. Each is inspected in a process
+of its own; the memory is that process's largest resident size, imports, weights and a forward pass included.
 """
 
 from __future__ import annotations
@@ -45,42 +46,60 @@ CONFIGURATIONS: dict[str, tuple[str, dict[str, Any]]] = {
             "vocab_size": 151936,
         },
     ),
+    "Longformer, recorded on real weights": (
+        "longformer",
+        {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 22, "num_attention_heads": 16},
+    ),
 }
+REAL = "Longformer, recorded on real weights"
 
 
 def measured(name: str) -> dict[str, Any]:
-    """Build one on the meta device and find its gammas."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    """Build one, without weights unless it is to be recorded, and find its gammas."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
     from hf_gammareg import find_gammas
 
     row: dict[str, Any] = {"source": name, "error": None}
     try:
         model_type, fields = CONFIGURATIONS[name]
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **fields, use_cache=False))
+        config = AutoConfig.for_model(model_type, **fields, use_cache=False)
+        with torch.device("cpu" if name == REAL else "meta"):
+            model = (AutoModelForMaskedLM if name == REAL else AutoModelForCausalLM).from_config(config)
+        if name == REAL:
+            model(torch.ones(1, 512, dtype=torch.long))
+            row["forward"] = memory()
         started = time.perf_counter()
         gammas = find_gammas(model)
         row |= {"seconds": time.perf_counter() - started, "roles": gammas.counts, "graph": gammas.source}
         row["parameters"] = sum(parameter.numel() for parameter in model.parameters())
-        row["memory"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        row["weights"] = sum(p.numel() * p.element_size() for p in model.parameters() if not p.is_meta)
+        row["memory"] = memory()
     except Exception as error:
         row["error"] = one_line(error)
     return row
 
 
+def memory() -> int:
+    """The largest resident size of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def main() -> None:
     """Print the table."""
-    table = Table("model", "parameters", "seconds", "memory, GiB", "roles", "graph")
+    table = Table(
+        "model", "parameters", "seconds", "weights, GiB", "forward pass, GiB", "memory, GiB", "roles", "graph"
+    )
     rows = in_children(measured, list(CONFIGURATIONS), jobs=1, limit=600, memory_gib=16, each=1)
     for row in track(rows, total=len(CONFIGURATIONS), console=Console(stderr=True), transient=True):
         if row["error"]:
             table.add_row(row["source"], row["error"])
             continue
         roles = ", ".join(f"{count} {role}" for role, count in row["roles"].items())
-        amounts = (f"{row['parameters'] / 1e9:,.1f} billion", f"{row['seconds']:.1f}", f"{row['memory'] / 2**30:.2f}")
+        held = (f"{row[kind] / 2**30:.2f}" if row.get(kind) else "-" for kind in ("weights", "forward", "memory"))
+        amounts = (f"{row['parameters'] / 1e9:,.1f} billion", f"{row['seconds']:.1f}", *held)
         table.add_row(row["source"], *amounts, roles, row["graph"])
-    Console(width=140).print(table)
+    Console(width=160).print(table)
 
 
 if __name__ == "__main__":
