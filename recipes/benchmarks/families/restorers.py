@@ -13,7 +13,7 @@ NETS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "DAT": ("DAT", 64, {}),
     "DCTLSA": ("DCTLSA", 64, {}),
     "DITN": ("DITN", 64, {}),
-    "DRCT": ("DRCT", 64, {}),
+    "DRCT": ("DRCT", 64, {"upsampler": "pixelshuffle"}),
     "DRUNet": ("DRUNet", 64, {"in_nc": 3, "out_nc": 3}),
     "DnCNN": ("DnCNN", 64, {"in_nc": 3, "out_nc": 3, "act_mode": "BR"}),
     "ESRGAN": ("ESRGAN", 64, {}),
