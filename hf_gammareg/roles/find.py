@@ -19,8 +19,9 @@ from hf_gammareg.inputs.derive import arguments
 from hf_gammareg.model.names import parameter_names
 from hf_gammareg.model.whole import placement, whole
 from hf_gammareg.roles.gammas import UNTRAINED, Gamma, GammaMap, Role
-from hf_gammareg.roles.residual import Ancestry, Sum, find_sums
+from hf_gammareg.roles.residual import Ancestry, find_sums
 from hf_gammareg.roles.sites import Site, find_sites
+from hf_gammareg.roles.sums import Sum
 from hf_gammareg.roles.walk import Use, find_uses, unruled
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -17,13 +16,13 @@ from hf_gammareg.graph.rows import Effect
 from hf_gammareg.model.names import parameter_names, place
 from hf_gammareg.model.values import state
 from hf_gammareg.roles.find import Analysis, analyse
+from hf_gammareg.roles.gains import Gains
 from hf_gammareg.roles.gammas import Gamma, GammaMap, Role
-from hf_gammareg.roles.meeting import CARRIES, FACTORS, Meetings, first, power, same, scaled
+from hf_gammareg.roles.meeting import Meetings
+from hf_gammareg.roles.rerun import CARRIES, FACTORS, noisy, power, same, scaled
 
 TINY = 0.01
 """A parameter all below this (a LayerScale that starts at 1e-6) would hide what comes through it, and is drawn anew."""
-SEARCHED = 16
-"""How many ops below a parameter, and above each, to look for a norm that it is the gain of."""
 TOLERANCE = 1e-4
 """How much of its spread the output may move under an `absorbed` and `exact` gamma that is doubled."""
 
@@ -122,8 +121,9 @@ def verify(
     replay = Replay(analysis.program, model, analysis.gammas.source)
     lab = _Lab(replay, _drawn(model, gammas, seed), _betas(model), parameter_names(model).parameters)
     found = [lab.measure(gammas[name]) for name in progress(wanted)]
-    if denied := [name for name in named if name in replay.parameters and name not in gammas]:
-        found += [gain for name in denied if (gain := lab.gain(name))]
+    for name in named:
+        if name in replay.parameters and name not in gammas and (where := lab.gains.place(name)) is not None:
+            found.append(Measurement(name=name, role=None, measured="gain", agrees=False, moved=None, where=where))
     return tuple(found)
 
 
@@ -139,12 +139,13 @@ class _Lab:
     def __init__(
         self, replay: Replay, held: Mapping[str, torch.Tensor], betas: Mapping[str, str], names: Collection[str]
     ) -> None:
-        self.replay, self.betas, self.names = replay, betas, names
+        self.replay, self.betas = replay, betas
         self.values = replay.start(held)
         """Every value of the unchanged pass, by its name in the program."""
         for step in replay.steps:
             self.values[step.name] = call(step, self.values)
         self.meetings = Meetings(replay, self.values)
+        self.gains = Gains(self.meetings, names)
 
     def measure(self, gamma: Gamma) -> Measurement:
         ends = self._follow(gamma)
@@ -158,22 +159,6 @@ class _Lab:
             moved=moved,
             where=ends.get(measured, ""),
         )
-
-    def gain(self, name: str) -> Measurement | None:
-        """The measurement of a parameter that multiplies what a norm makes, if it does.
-
-        What it multiplies is the same numbers however large a value above it is, and other numbers for other values.
-        """
-        held = self._factors(name)
-        for step in self._reached(held):
-            if self._multiplies(held, step) and any(
-                self._is_normalised(held, step, above) for above in self._simply_above(step)
-            ):
-                node = self.meetings.nodes.get(step.name)
-                return Measurement(
-                    name=name, role=None, measured="gain", agrees=False, moved=None, where=node.module if node else ""
-                )
-        return None
 
     def _follow(self, gamma: Gamma) -> dict[str, str]:
         """Follow two large factors until each path ends: the ends, each with the module it is in."""
@@ -221,7 +206,7 @@ class _Lab:
         """How a factor ends in an op: `cancelled`, where its operands can be multiplied and nothing happens."""
         touched = [node.name for node in step.all_input_nodes if node.name in powers]
         before = self.values[step.name]
-        noise = {name: _noisy(self.values[name], lane[name]) for name in touched}
+        noise = {name: noisy(self.values[name], lane[name]) for name in touched}
         if same(before, call(step, ChainMap(noise, self.values)), leaves):
             return None  # it reads their shape, or of what they hold another part
         twice = {name: scaled(self.values[name], 2.0 ** (round(4 * powers[name]) / 4)) for name in touched}
@@ -230,109 +215,12 @@ class _Lab:
             return "cancelled"
         return "saturated" if self.meetings.settled_after(step.name) else "output"
 
-    def _factors(self, name: str) -> list[str]:
-        """A parameter, or what is made of it, as activations meet it."""
-        made, found = set(self.replay.parameters[name]), dict[str, None]()
-        for step in self.replay.steps:
-            read = [node.name for node in step.all_input_nodes if node.name in made]
-            if step.name in self.meetings.live:
-                found |= dict.fromkeys(read)
-            elif read:
-                made.add(step.name)
-        return list(found)
-
-    def _reached(self, held: Sequence[str]) -> list[fx.Node]:
-        """Where a factor arrives without a weight layer on the way, other than in such a layer's weight."""
-        made = set(held)
-        found = []
-        for step in self.replay.steps:
-            if made.isdisjoint(node.name for node in step.all_input_nodes) or self._is_layer(step):
-                continue
-            live = step.name in self.meetings.live
-            if live and self._widens(step):
-                continue  # a weight layer written out
-            made.add(step.name)
-            found += [step] if live else []
-            if len(found) == SEARCHED:
-                break
-        return found
-
-    def _simply_above(self, step: fx.Node) -> list[str]:
-        """The values that an op's come from without a weight layer on the way, the nearest first."""
-        found, stack = {step.name}, [step]
-        while stack and len(found) <= SEARCHED:
-            for read in stack.pop(0).all_input_nodes:
-                if read.name not in found and first(self.values.get(read.name)).numel() > 1:
-                    found.add(read.name)
-                    above = self.meetings.steps.get(read.name)
-                    stack += [above] if above is not None and not self._is_layer(above) else []
-        return sorted(found - {step.name}, key=self.meetings.place.__getitem__, reverse=True)
-
-    def _widens(self, step: fx.Node) -> bool:
-        """Whether it makes several numbers of each that there were."""
-        sizes = (first(self.values[name]).numel() for name in self._simply_above(step) if name not in self._weights)
-        return first(self.values[step.name]).numel() > max(sizes, default=0)
-
-    def _all_through(self, step: fx.Node, name: str) -> bool:
-        """Whether all activations that an op's come from without a weight layer on the way come through one of them."""
-        stack, seen = [step.name], {step.name, name}
-        while stack:
-            above = self.meetings.steps.get(stack.pop())
-            if above is None or (self._is_layer(above) and above is not step):
-                return False
-            read = [node.name for node in above.all_input_nodes if node.name in self.meetings.live]
-            stack += [other for other in read if other not in seen]
-            seen.update(read)
-        return True
-
-    def _is_layer(self, step: fx.Node) -> bool:
-        return self.meetings.effect(step.name, Effect.MIX)
-
-    def _is_normalised(self, held: Sequence[str], at: fx.Node, above: str) -> bool:
-        """Whether what a parameter multiplies in an op has no size of its own: that of a value above doesn't matter."""
-        value = self.values[above]
-        if above in held or not self._all_through(at, above):
-            return False
-        between = self.meetings.between(above, at.name)
-        others = {node.name for step in between for node in step.all_input_nodes} & self._weights - {above, *held}
-        noisy = {name: _noisy(self.values[name], scaled(self.values[name], 0.0)) for name in others}
-        small, large, twice, plain = (
-            self._part(held, at, {above: scaled(value, factor), **changed})
-            for factor, changed in zip((*FACTORS, 2.0, 1.0), (noisy, {}, {}, {}), strict=True)
-        )
-        other = self._part(held, at, {above: _noisy(value, scaled(value, 0.0))})
-        steady = same(small, large, alike=TOLERANCE) and same(plain, twice, alike=TOLERANCE**0.5)
-        return steady and not same(plain, other, alike=TOLERANCE**0.5)
-
-    @cached_property
-    def _weights(self) -> frozenset[str]:
-        """Parameters, and what is made of them alone."""
-        made = {name for parameter in self.names for name in self.replay.parameters.get(parameter, ())}
-        for step in self.replay.steps:
-            read = [node.name for node in step.all_input_nodes]
-            if read and made.issuperset(read):
-                made.add(step.name)
-        return frozenset(made)
-
-    def _multiplies(self, held: Sequence[str], at: fx.Node) -> bool:
-        """Whether a parameter is a factor in an op, of numbers that aren't all the same."""
-        part, more = self._part(held, at, {}), self._part(held, at, {}, to=2.0)
-        return part.numel() > 1 and not same(part, part.mean().expand_as(part)) and same(2 * part, more)
-
-    def _part(self, held: Sequence[str], at: fx.Node, changed: Mapping[str, Any], to: float = 1.0) -> torch.Tensor:
-        """What a parameter multiplies in an op: what changes in it as the parameter goes from 0 to 1."""
-        ends = []
-        for number in (0.0, to):
-            lane = {**changed, **{name: torch.full_like(self.values[name], number) for name in held}}
-            ends.append(first(self.meetings.rerun(lane, at.name)))
-        return ends[1] - ends[0]
-
     def _scaled(self, gamma: Gamma, factor: float) -> dict[str, Any]:
         """The values that hold a gamma's factor and its beta, multiplied."""
         held = self.replay.parameters.get(gamma.name, ())
         shift = 1.0 if gamma.zero_centered else 0.0
         scaled: dict[str, Any] = {}
-        for name in self._factors(gamma.name):  # the parameter, or a function of it: 1 + w, its exponential
+        for name in self.gains.factors(gamma.name):  # the parameter, or a function of it: 1 + w, its exponential
             added = shift if name in held else 0.0
             scaled[name] = (self.values[name] + added) * factor - added
         for name in self.replay.parameters.get(self.betas.get(gamma.name, ""), ()):
@@ -358,18 +246,6 @@ class _Lab:
                 spread = (before - before.mean()).abs().max().item() or 1.0
                 changes.append((moved - before).abs().max().item() / spread)
         return max(changes)
-
-
-def _noisy(value: Any, scaled: Any) -> Any:
-    """A value with other numbers where another differs from it."""
-
-    def changed(a: Any, b: Any) -> Any:
-        if not isinstance(a, torch.Tensor) or not a.is_floating_point():
-            return a
-        noise = torch.rand(a.shape, generator=torch.Generator().manual_seed(0), dtype=a.dtype).to(a.device) - 0.5
-        return torch.where(a == b, a, -a + noise * a.abs().mean())
-
-    return torch.utils._pytree.tree_map(changed, value, scaled)
 
 
 def _drawn(model: nn.Module, gammas: GammaMap, seed: int) -> dict[str, torch.Tensor]:

@@ -8,77 +8,39 @@ between); what stays bounded however large its input becomes only *steers*.
 
 from __future__ import annotations
 
-import functools
-import math
 from collections import ChainMap
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
-from operator import or_
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from hf_gammareg.graph.nodes import Node
 from hf_gammareg.graph.replay import Replay, call
 from hf_gammareg.graph.rows import Effect
-
-FACTORS = (2.0**8, 2.0**14)
-"""Two large factors: past them GELU and SiLU are ReLU, sigmoid is a step, and biases do not count."""
-CARRIES = 0.3
-"""A value whose size grows as c to a power above this carries the factor."""
-ALIKE = 1e-6
-"""Relative difference of numbers that are the same."""
-PROBED = 4
-"""Numbers of a value that are changed to see where they go."""
+from hf_gammareg.roles.rerun import ALIKE, CARRIES, FACTORS, Rerun, first, largest, power, scaled, spread
 
 
-class Meetings:
-    """The sums of one forward pass, by numbers.
-
-    Args:
-        replay: the ops of the pass.
-        values: every value of it, by its name in the program.
-    """
+class Meetings(Rerun):
+    """The sums of one forward pass, by numbers."""
 
     def __init__(self, replay: Replay, values: dict[str, Any]) -> None:
-        self.replay, self.values = replay, values
-        self.nodes: dict[str, Node] = {node.name: node for node in replay.graph.nodes if node.name}
-        self.steps = {step.name: step for step in replay.steps}
-        self.outputs = {node.name for node in replay.outputs}
-        self.place: dict[str, int] = {}
-        self.above: dict[str, int] = {}
-        """By name: all that a value comes from, as bits at their places."""
-        self.live: set[str] = set()
-        """Values that the network passes on, against weights, masks and constants."""
-        for place, given in enumerate(next(iter(replay.steps)).graph.nodes if replay.steps else ()):
-            if given.op == "output":
-                break
-            self.place[given.name] = place
-            bits = 0
-            for read in given.all_input_nodes:
-                bits |= self.above[read.name] | 1 << self.place[read.name]
-            self.above[given.name] = bits
-            node, value = self.nodes.get(given.name), values.get(given.name)
-            if first(value).numel():
-                above = any(read.name in self.live for read in given.all_input_nodes)
-                if node.activation if node else above:
-                    self.live.add(given.name)
+        super().__init__(replay, values)
         self.streams: dict[str, int] = {}
         """By name: all that a value comes from other than through what only steers it."""
         for name in self.place:
             bits = 0
-            for read in self._unsteered(self.steps[name]) if name in self.steps else ():
+            for read in self.unsteered(self.steps[name]) if name in self.steps else ():
                 bits |= self.streams[read] | 1 << self.place[read]
             self.streams[name] = bits
         self._skips: dict[str, str | None] = {}
 
     def meet(self, step: fx.Node, carrying: Collection[str]) -> bool:
         """Whether an op adds what carries a factor to another activation that doesn't, at the same positions."""
-        read = self._unsteered(step)
+        read = self.unsteered(step)
         if len(read) == 1:
             joined = self.steps.get(read[0])
-            if not joined or not self._joins(joined) or not self._passes_in(step, joined.name):
+            if not joined or not self.joins(joined) or not self.passes_in(step, joined.name):
                 return False
             parts = self.read(joined)
             return 0 < sum(part in carrying for part in parts) < len(parts)
@@ -87,14 +49,14 @@ class Meetings:
         if not rest or not mine:
             return False
         both, without, alone, none = (
-            self._run(step, {name: scaled(self.values[name], 0.0) for name in left})
+            self.run(step, {name: scaled(self.values[name], 0.0) for name in left})
             for left in ([], mine, rest, [*mine, *rest])
         )
         if not isinstance(both, Tensor) or not both.is_floating_point():
             return False
         ours, theirs = alone - none, without - none
-        size = max(_size(both), _size(ours), _size(theirs))
-        added = _size(both - without - ours) <= ALIKE * size and min(_size(ours), _size(theirs)) > 0
+        size = max(largest(both), largest(ours), largest(theirs))
+        added = largest(both - without - ours) <= ALIKE * size and min(largest(ours), largest(theirs)) > 0
         return added and bool(((ours != 0) & (theirs != 0)).any())
 
     def skip(self, step: fx.Node) -> str | None:
@@ -107,11 +69,7 @@ class Meetings:
 
     def settled_after(self, name: str) -> bool:
         """Whether something after a value normalises, or puts two activations together."""
-        return bool(self._settles & self._below[name])
-
-    def read(self, step: fx.Node) -> list[str]:
-        """The activations that an op reads."""
-        return [node.name for node in step.all_input_nodes if node.name in self.live]
+        return bool(self._settles & self.below[name])
 
     # --- which side is the skip ----------------------------------------------------------------------------------
 
@@ -210,7 +168,7 @@ class Meetings:
     def _mixes(self, base: str, other: str) -> bool:
         """Whether it comes from a value by way of something that mixes positions or channels."""
         past = self.streams[other] & ~self.above[base] | 1 << self.place[other]
-        below = self._below[base]
+        below = self.below[base]
         mixing = (
             n for n in self.steps if past & below & 1 << self.place[n] and self.effect(n, Effect.MIX, Effect.POOL)
         )
@@ -221,13 +179,13 @@ class Meetings:
         at = first(self.values[base]) * FACTORS[1]
         before = self._from(base, at, side)
         passed, depends = True, False
-        for index in _spread(at.numel()):
+        for index in spread(at.numel()):
             changed = at.clone(memory_format=torch.contiguous_format)
             changed.view(-1)[index] = changed.abs().max() * 2 + 1
             moved = self._from(base, changed, side) - before
-            moves = moved[moved.abs() > ALIKE * moved.abs().max()] if _size(moved) else moved[:0].reshape(-1)
+            moves = moved[moved.abs() > ALIKE * moved.abs().max()] if largest(moved) else moved[:0].reshape(-1)
             depends |= moves.numel() > 0
-            alike = moves.numel() <= 1 or _size(moves - moves.mean()) <= ALIKE * _size(moves)
+            alike = moves.numel() <= 1 or largest(moves - moves.mean()) <= ALIKE * largest(moves)
             passed &= alike
         return passed and depends, depends
 
@@ -236,7 +194,7 @@ class Meetings:
         at = first(self.values[base]) * FACTORS[1]
         other = at.flip(0) * (1 + torch.arange(at.numel(), dtype=at.dtype).view(at.shape) % 7 / 7)
         sums = [self._from(base, value, side) + self._from(base, -value, side) for value in (at, other)]
-        return _size(sums[0] - sums[1]) <= 1e-2 * _size(self._from(base, at, side)) > 0
+        return largest(sums[0] - sums[1]) <= 1e-2 * largest(self._from(base, at, side)) > 0
 
     def _added(self, base: str, other: str) -> bool:
         """Whether a value comes to a side only as a condition: added, as it is or by weights, to what mixed before."""
@@ -279,18 +237,11 @@ class Meetings:
 
     def _passed_by(self, step: fx.Node) -> list[str]:
         """The activations that an op passes on: none that only steer, beside large ones no small ones."""
-        read = self._unsteered(step)
+        read = self.unsteered(step)
         if len(read) > 1:
-            read = [name for name in read if not self._steers(step, name)]
-        size = self._numel(step.name)
-        return [name for name in read if self._numel(name) >= size] or read
-
-    def _unsteered(self, step: fx.Node) -> list[str]:
-        """The activations that an op reads, bounded ones beside others in a product apart."""
-        read = self.read(step)
-        if len(read) > 1 and self.effect(step.name, Effect.PRODUCT, Effect.MIX):
-            return [name for name in read if name not in self.bounded] or read
-        return read
+            read = [name for name in read if not self.steers(step, name)]
+        size = self.numel(step.name)
+        return [name for name in read if self.numel(name) >= size] or read
 
     def _passed_on(self, name: str) -> bool:
         """Whether the outputs depend on a value other than through what only steers."""
@@ -299,7 +250,7 @@ class Meetings:
             top = stack.pop()
             if top in self.outputs:
                 return True
-            for step in self._users[top]:
+            for step in self.users[top]:
                 if step.name not in seen and not self._steering(step, top):
                     seen.add(step.name)
                     stack.append(step.name)
@@ -310,23 +261,18 @@ class Meetings:
         others = [other for other in self.read(step) if other != name]
         if not others or not self.effect(step.name, Effect.PRODUCT, Effect.MIX):
             return False
-        return (name in self.bounded and not self.bounded.issuperset(others)) or self._steers(step, name)
-
-    def _steers(self, step: fx.Node, name: str) -> bool:
-        """Whether what an op makes stays bounded however large one of its operands becomes."""
-        made = [self._run(step, {name: scaled(self.values[name], factor)}) for factor in (2.0, *FACTORS)]
-        return not same(self.values[step.name], made[0]) and abs(power(*made[1:])) < CARRIES
+        return (name in self.bounded and not self.bounded.issuperset(others)) or self.steers(step, name)
 
     # --- the shape of a sum --------------------------------------------------------------------------------------
 
     def _whole(self, step: fx.Node) -> fx.Node:
         """The last sum of the chain that a sum belongs to."""
         top = step
-        while len(users := self._users[top.name]) == 1 and users[0].name in self.live:
+        while len(users := self.users[top.name]) == 1 and users[0].name in self.live:
             top = users[0]
             if self._adds(top):
                 step = top
-            elif not self._goes_through(top):
+            elif not self.goes_through(top):
                 break
         return step
 
@@ -335,7 +281,7 @@ class Meetings:
         sides: list[str] = []
         stack = [step]
         while stack:
-            read = self._unsteered(stack.pop())
+            read = self.unsteered(stack.pop())
             for name in read:
                 inner = self._inside(name, joined=len(read) == 1)
                 if inner is None:
@@ -346,132 +292,29 @@ class Meetings:
 
     def _inside(self, name: str, joined: bool) -> fx.Node | None:
         """The sum that a side of another is, passed on to it alone; of a side read alone, what lies side by side."""
-        while (step := self.steps.get(name)) and len(self._users[name]) == 1:
-            if self._adds(step) or (joined and self._joins(step)):
+        while (step := self.steps.get(name)) and len(self.users[name]) == 1:
+            if self._adds(step) or (joined and self.joins(step)):
                 return step
-            if not self._goes_through(step):
+            if not self.goes_through(step):
                 return None
-            name = self._unsteered(step)[0]
+            name = self.unsteered(step)[0]
         return None
-
-    def _goes_through(self, step: fx.Node) -> bool:
-        """Whether it passes on the one activation that it reads, and lays nothing beside it."""
-        above = self._unsteered(step)
-        return len(above) == 1 and not self._joins(step) and self._passes_in(step, above[0])
 
     def _adds(self, step: fx.Node) -> bool:
         """Whether it adds up several activations."""
-        read = self._unsteered(step)
-        return len(read) > 1 and not self._joins(step) and self.meet(step, read[:1])
-
-    def _joins(self, step: fx.Node) -> bool:
-        return self.effect(step.name, Effect.JOIN)
-
-    def _passes_in(self, step: fx.Node, name: str) -> bool:
-        """Whether an op passes on one of its operands."""
-        at, before = self.values[name], first(self.values[step.name])
-        if not before.numel() or not isinstance(at, Tensor):
-            return bool(before.numel())  # takes one out of several
-        depends = False
-        for index in _spread(at.numel()):
-            shifts = []
-            for sign in (1, -1):
-                changed = at.clone(memory_format=torch.contiguous_format)
-                changed.view(-1)[index] += sign * (_size(at) * 2 + 1)
-                shifts.append(first(self._run(step, {name: changed})) - before)
-            moves = shifts[0][shifts[0].abs() > ALIKE * shifts[0].abs().max()] if _size(shifts[0]) else None
-            if moves is None:
-                continue
-            depends = True
-            bends = _size(shifts[0] + shifts[1]) > ALIKE * _size(shifts[0])
-            if bends or (moves.numel() > 1 and _size(moves - moves.mean()) > ALIKE * _size(moves)):
-                return False
-        return depends
+        read = self.unsteered(step)
+        return len(read) > 1 and not self.joins(step) and self.meet(step, read[:1])
 
     def _fills(self, side: str, total: Tensor) -> bool:
         """Whether it has a number for each position of the sum, or of one example of it."""
         value = first(self.values[side])
         return value.numel() == total.numel() or value.shape in (total.shape[1:], total[:1].shape)
 
-    def effect(self, name: str, *effects: Effect) -> bool:
-        """Whether the table says one of these effects of what made a value."""
-        node = self.nodes.get(name)
-        return node is not None and node.effect(*effects)
-
-    def _numel(self, name: str) -> int:
-        return first(self.values[name]).numel()
-
     # --- running -------------------------------------------------------------------------------------------------
-
-    def _run(self, step: fx.Node, changed: Mapping[str, Any]) -> Any:
-        return call(step, ChainMap(dict(changed), self.values))
 
     def _from(self, base: str, value: Tensor, side: str) -> Tensor:
         """What a side becomes where a value is another and what steers stays as it is."""
         return first(self.rerun({base: value}, side, still=self.bounded))
-
-    def rerun(self, changed: Mapping[str, Any], name: str, still: Collection[str] = ()) -> Any:
-        """What a value becomes where others are changed, and some stand still."""
-        lane = dict(changed)
-        view = ChainMap(lane, self.values)
-        wanted = (self.above[name] | 1 << self.place[name]) & functools.reduce(or_, map(self._below.get, changed), 0)
-        for step in self._at(wanted):
-            if (
-                step.name not in still
-                and step.name not in changed
-                and any(n.name in lane for n in step.all_input_nodes)
-            ):
-                lane[step.name] = call(step, view)
-        return view[name]
-
-    def between(self, base: str, side: str) -> Iterable[fx.Node]:
-        """The ops on the ways from a value to another, the last included."""
-        return self._at((self.above[side] | 1 << self.place[side]) & self._below[base])
-
-    def _at(self, places: int) -> Iterable[fx.Node]:
-        """The ops at the places of some bits."""
-        while places:
-            lowest = places & -places
-            places ^= lowest
-            yield self._placed[lowest.bit_length() - 1]
-
-    @cached_property
-    def bounded(self) -> frozenset[str]:
-        """Values that are a softmax, a sigmoid or the like, or made of such by simple ops."""
-        found: set[str] = set()
-        for name, step in self.steps.items():
-            read = self.read(step)
-            value = self.values[name]
-            if name not in self.live or not read or not isinstance(value, Tensor):
-                continue
-            if found.issuperset(read) and not self.effect(name, Effect.MIX, Effect.NORM):
-                found.add(name)
-                continue
-            made = [self._run(step, {n: scaled(self.values[n], factor) for n in read}) for factor in (2.0, *FACTORS)]
-            if not same(value, made[0]) and abs(power(*made[1:])) < CARRIES:
-                found.add(name)
-        return frozenset(found)
-
-    @cached_property
-    def _placed(self) -> dict[int, fx.Node]:
-        return {self.place[name]: step for name, step in self.steps.items()}
-
-    @cached_property
-    def _users(self) -> dict[str, list[fx.Node]]:
-        users: dict[str, list[fx.Node]] = {name: [] for name in self.place}
-        for step in self.steps.values():
-            for read in step.all_input_nodes:
-                users[read.name].append(step)
-        return users
-
-    @cached_property
-    def _below(self) -> dict[str, int]:
-        """By name: all that comes from a value, as bits at their places."""
-        below = dict.fromkeys(self.place, 0)
-        for name in reversed(self.place):
-            for step in self._users[name]:
-                below[name] |= below[step.name] | 1 << self.place[step.name]
-        return below
 
     @cached_property
     def _mixing(self) -> int:
@@ -482,7 +325,7 @@ class Meetings:
         settling = [
             name
             for name, step in self.steps.items()
-            if self.effect(name, Effect.NORM) or (len(self.read(step)) > 1 and not self._joins(step))
+            if self.effect(name, Effect.NORM) or (len(self.read(step)) > 1 and not self.joins(step))
         ]
         return sum(1 << self.place[name] for name in settling)
 
@@ -494,62 +337,3 @@ class Meetings:
             if any(node.name in given for node in step.all_input_nodes):
                 given.add(name)
         return given
-
-
-def power(first: Any, second: Any, leaves: int | None = None, apart: bool = False) -> float:
-    """The power of c that a value grows with, from one under each factor.
-
-    Args:
-        first: what an op made under the smaller factor.
-        second: what it made under the larger one.
-        leaves: how many values of a tuple count; default: all.
-        apart: numbers that follow one power count though larger ones stand still: masked scores, the eps of a row that
-            holds only zeros.
-    """
-    powers = [0.0]
-    ratio = math.log(FACTORS[1] / FACTORS[0])
-    lanes = (torch.utils._pytree.tree_leaves(value)[:leaves] for value in (first, second))
-    for small, large in zip(*lanes, strict=True):
-        if isinstance(small, Tensor) and (small.is_floating_point() or small.is_complex()):
-            finite = small.isfinite() & large.isfinite()
-            sizes = [value[finite].abs().double().pow(2).sum().sqrt().item() for value in (small, large)]
-            if min(sizes) > 0:
-                powers.append(math.log(sizes[1] / sizes[0]) / ratio)
-            if apart and abs(powers[-1]) < CARRIES:
-                each = ((large.abs() / small.abs()).log() / ratio)[finite & (small != 0) & (large != 0)]
-                moved = each[each.abs() >= CARRIES]
-                if moved.numel() > each.numel() / 4:
-                    low, middle, high = moved.quantile(moved.new_tensor([0.25, 0.5, 0.75])).tolist()
-                    powers += [middle] if high - low < CARRIES / 3 else []
-    return max(powers, key=abs)
-
-
-def scaled(value: Any, factor: float) -> Any:
-    """A tensor, or several, times a factor."""
-    return torch.utils._pytree.tree_map(lambda each: each * factor if isinstance(each, Tensor) else each, value)
-
-
-def same(value: Any, other: Any, leaves: int | None = None, alike: float = ALIKE) -> bool:
-    """Whether an op made the same numbers twice, in the first few of its outputs."""
-    pairs = zip(*(torch.utils._pytree.tree_leaves(each)[:leaves] for each in (value, other)), strict=True)
-    return all(
-        _size(b - a) <= alike * _size(a) if a.is_floating_point() or a.is_complex() else torch.equal(a, b)
-        for a, b in pairs
-        if isinstance(a, Tensor)
-    )
-
-
-def first(value: Any) -> Tensor:
-    """The first tensor that an op makes, an empty one where that holds no floating point numbers."""
-    leaf = next((each for each in torch.utils._pytree.tree_leaves(value) if isinstance(each, Tensor)), None)
-    return leaf if leaf is not None and (leaf.is_floating_point() or leaf.is_complex()) else torch.empty(0)
-
-
-def _size(value: Tensor) -> float:
-    """The largest number of a tensor."""
-    return value.abs().max().item() if value.numel() else 0.0
-
-
-def _spread(numel: int) -> Sequence[int]:
-    """Positions all over a tensor."""
-    return sorted({(2 * i + 1) * numel // (2 * PROBED) for i in range(PROBED)}) if numel else ()

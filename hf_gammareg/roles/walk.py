@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from hf_gammareg.graph.nodes import Graph, Node
 from hf_gammareg.graph.rows import Effect
 from hf_gammareg.roles.gammas import Role
-from hf_gammareg.roles.residual import Ancestry, Sum
+from hf_gammareg.roles.residual import Ancestry
 from hf_gammareg.roles.scale import End, Part, Scale, add, transfer
 from hf_gammareg.roles.sites import Site, gain
+from hf_gammareg.roles.sums import Sum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,9 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from hf_gammareg.roles.residual import Ancestry, Sum
+from hf_gammareg.roles.residual import Ancestry
 from hf_gammareg.roles.sites import Site
+from hf_gammareg.roles.sums import Sum
 
 FEW = 20
 """So many blocks are shown each by itself."""

@@ -18,7 +18,8 @@ from hf_gammareg.inputs.derive import arguments
 from hf_gammareg.model.values import sharded, state
 from hf_gammareg.model.whole import placement, unwrapped
 from hf_gammareg.roles.find import Analysis, analyse
-from hf_gammareg.roles.residual import Ancestry, Sum, find_sums
+from hf_gammareg.roles.residual import Ancestry, find_sums
+from hf_gammareg.roles.sums import Sum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
