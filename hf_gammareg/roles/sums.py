@@ -116,8 +116,10 @@ def _number(value: object) -> float | None:
         return 1.0
     if value.op in ("full", "full_like", "new_full"):
         return _number(value.arguments.get("fill_value"))
+    if value.op != "rsub":
+        return None
     this, other = (_number(value.arguments.get(name)) for name in ("self", "other"))
-    return other - this if value.op == "rsub" and this is not None and other is not None else None
+    return None if this is None or other is None else other - this
 
 
 def _is_added(node: Node) -> bool:

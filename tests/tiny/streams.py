@@ -170,6 +170,19 @@ class PutTogetherOften(OneBlock):
         return self.fc3(self.norm3(y + self.fc2(self.norm2(x))))
 
 
+class AddedToItselfOften(OneBlock):
+    """Dense residual blocks: each sum is read by the product in the next, twice a block, and so on upwards."""
+
+    takes = (sequence(),)
+
+    def forward(self, x):
+        x = self.norm1(self.fc1(x))
+        y = self.fc2(self.norm2(x))
+        for _ in range(64):
+            y = F.relu(y) * 0.2 + y
+        return self.fc3(self.norm3(x + y))
+
+
 class SkipOutputs(Tiny):
     """WaveNet: each layer adds to the stream and to a sum of outputs; what the last adds to the stream nobody reads."""
 
