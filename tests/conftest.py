@@ -9,6 +9,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+@pytest.fixture(scope="module")
+def driver():
+    """A Chromium for the tests of a module."""
+    from browser import chromium, look
+
+    with chromium() as found:
+        look(found)
+        yield found
+
+
 @pytest.fixture
 def same_verbosity():
     """Give back the verbosity of the libraries that a test or what it runs turns down."""

@@ -62,6 +62,15 @@ def coded(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
+def dotted(name: str) -> Markup:
+    """A parameter's name as HTML that breaks after its dots first.
+
+    >>> dotted("blocks.0.<b>")
+    Markup('blocks.<wbr>0.<wbr>&lt;b&gt;')
+    """
+    return Markup(".<wbr>").join(name.split("."))
+
+
 @cache
 def _environment() -> Environment:
     folder = resources.files(__package__) / "templates"
@@ -72,5 +81,5 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["coded"] = coded
+    environment.filters |= {"coded": coded, "dotted": dotted}
     return environment

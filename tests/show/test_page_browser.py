@@ -6,19 +6,12 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
-from browser import chromium, complaints, keep, look, needs_chromium
+from browser import complaints, keep, look, needs_chromium
 from torch import nn
 
 from hf_gammareg import Plan, analyse, decay_budget, decide, write_page
 
 pytestmark = [needs_chromium, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def driver():
-    with chromium() as found:
-        look(found)
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -3,19 +3,12 @@
 import json
 
 import pytest
-from browser import chromium, complaints, keep, look, needs_chromium
+from browser import complaints, keep, look, needs_chromium
 from test_history_page import ran
 
 from hf_gammareg import write_history_page
 
 pytestmark = [needs_chromium, pytest.mark.slow]
-
-
-@pytest.fixture(scope="module")
-def driver():
-    with chromium() as found:
-        look(found)
-        yield found
 
 
 def opened(driver, folder, *runs):

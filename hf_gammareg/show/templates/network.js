@@ -82,7 +82,7 @@ function describe(block) {
 
 function entry(row) {
   const title = make("dt"), cells = row.cells;
-  title.append(find(".letter", row).cloneNode(true), make("span", find(".name", row).textContent, "name"));
+  title.append(find(".letter", row).cloneNode(true), find(".name", row).cloneNode(true));
   const decision = cells[3].textContent;
   const verdict = make("dd", `${cells[2].lastChild.lastChild.textContent}: `);
   verdict.append(make("b", { yes: "decays", no: "does not decay" }[decision] ?? decision));
