@@ -92,13 +92,13 @@ class _Streams:
         total = [sums[index] for index in sorted(sums)]
         streams = [each for each in total if self._may_be_residual(each)]
         found = dict(sums)
-        around: dict[int, list[Node]] = {}  # by sum that is a branch of another: where that one's stream comes from
+        around: dict[int, list[Node]] = {}  # by sum that is a branch of another: that one's stream, as it comes there
         for each in streams:
             if skip := self._identity(each, found):
                 found[each.node.index] = replace(each, skip=skip)
                 for branch in each.operands:
                     if branch is not skip:
-                        around |= {node.index: self._bases(skip) for node in self._unweighed(branch)}
+                        around |= {node.index: self._unchanged(skip) for node in self._unweighed(branch)}
         for each in streams:
             index = each.node.index
             if not found[index].skip:
@@ -184,17 +184,23 @@ class _Streams:
 
     def _bases(self, side: Node) -> list[Node]:
         """Where an operand comes from unchanged; several points where it is put together."""
-        bases: list[Node] = []
-        stack, seen = [side], set[int]()
+        return [node for node in self._unchanged(side) if not self._before(node)]
+
+    def _unchanged(self, side: Node) -> list[Node]:
+        """An operand and all that it comes from unchanged."""
+        found = {side.index: side}
+        stack = [side]
         while stack:
-            node = stack.pop()
-            top = [node, *self._upwards(node, *PASSED)][-1]
-            if top.index not in seen:
-                seen.add(top.index)
-                parts = self._unsteered(top) if top.effect(Effect.JOIN) else []
-                stack += reversed(parts)
-                bases += [] if parts else [top]
-        return bases
+            before = [node for node in self._before(stack.pop()) if node.index not in found]
+            found |= {node.index: node for node in before}
+            stack += reversed(before)
+        return list(found.values())
+
+    def _before(self, node: Node) -> list[Node]:
+        """What a node passes on, or puts together, unchanged; none where it makes something else."""
+        if node.effect(Effect.JOIN):
+            return self._unsteered(node)
+        return list(self._upwards(node, *PASSED))[:1]
 
     def _unweighed(self, node: Node) -> list[Node]:
         """A node and what it comes from without a weight layer."""
