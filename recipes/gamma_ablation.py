@@ -2,7 +2,7 @@
 
     python recipes/gamma_ablation.py run --quick                       # two minutes, scikit-learn's digits, no download
     python recipes/gamma_ablation.py run digits
-    python recipes/gamma_ablation.py run resnet18_cifar10 --data-dir path/to/cifar10 --output-dir runs/resnet18
+    python recipes/gamma_ablation.py run resnet_small_data --data-dir path/to/cifar10 --output-dir runs/resnet18
     python recipes/gamma_ablation.py report runs/resnet18              # tables and plots anew, from the JSON lines
     python recipes/gamma_ablation.py rerun runs/resnet18 all-init1-decay0.005-seed3
 

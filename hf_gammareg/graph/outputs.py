@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from torch.utils._pytree import MappingKey, SequenceKey, TreeSpec, tree_flatten_with_path, tree_leaves, tree_unflatten
+from torch.utils._pytree import SequenceKey, TreeSpec, tree_flatten_with_path, tree_leaves, tree_unflatten
 
 from hf_gammareg.graph.nodes import Node, above_and, nodes_in
 
@@ -26,7 +26,9 @@ def trained_on(returned: Sequence[Any], spec: TreeSpec) -> list[Node]:
         spec: the form that it returns them in.
     """
     entries: dict[Any, list[Node]] = {}
-    for key, part in _parts(tree_unflatten(range(len(returned)), spec)):
+    whole = tree_unflatten(range(len(returned)), spec)
+    for path, part in tree_flatten_with_path(whole, is_leaf=lambda part: part is not whole)[0]:
+        key = path[0] if path else None
         for place in tree_leaves(part):
             if nodes := nodes_in(returned[place]):
                 entries.setdefault(key, []).extend(nodes)
@@ -47,11 +49,3 @@ def trained_on(returned: Sequence[Any], spec: TreeSpec) -> list[Node]:
             main += nodes
         before |= above[key]
     return main
-
-
-def _parts(returned: Any) -> list[tuple[Any, Any]]:
-    """What something returned holds, by key; the outputs of transformers 5.10 do not tell their keys to torch."""
-    if isinstance(returned, Mapping):
-        return [(MappingKey(name), part) for name, part in returned.items()]
-    parts, _ = tree_flatten_with_path(returned, is_leaf=lambda part: part is not returned)
-    return [(path[0] if path else None, part) for path, part in parts]

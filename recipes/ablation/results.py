@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from ablation.arms import WHOLE
+from ablation.arms import BASELINE, WHOLE
 from ablation.comparisons import compare
 from ablation.config import CONFIG_NAME, read_config
 from ablation.runs import RUNS_NAME, read_network, read_runs
@@ -35,6 +35,11 @@ def read_results(folder: Path) -> Results:
         raise GammaRegError(
             f"Expected runs of an ablation in {str(folder / RUNS_NAME)!r}, found {len(results.records)}. Start "
             "`gamma_ablation.py run` with this output folder."
+        )
+    if not any(results.difference(arm, results.main, "eval_loss") for arm in results.network.arms if arm != BASELINE):
+        raise GammaRegError(
+            f"Expected runs of two seeds or more, with and without decay on gammas, in {str(folder / RUNS_NAME)!r}, "
+            f"found {len(results.records)} runs. Let `gamma_ablation.py run` go on."
         )
     return results
 

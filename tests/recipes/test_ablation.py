@@ -312,6 +312,8 @@ def test_an_unfinished_folder_says_so(tmp_path, call):
     said = f"**unfinished: {len(some)} of {len(rows)} runs, 2 of 5 seeds begun**"
     assert said in (folder / "README.md").read_text()
     assert "unfinished" not in (kept / "README.md").read_text()
+    (folder / RUNS_NAME).write_text("".join(json.dumps(row) + "\n" for row in some if row["seed"] == 0))
+    assert "Expected runs of two seeds or more" in call("report", folder)[2]
 
 
 # --- runs side by side, resumed, done again -----------------------------------------------------------------------
