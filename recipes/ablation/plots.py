@@ -45,31 +45,37 @@ def _title(results: Results) -> str:
 
 
 def _overview(results: Results) -> Figure:
-    """By arm: branch to skip, effective learning rate, accuracy; each against no decay on gammas."""
+    """By arm: branch to skip, effective learning rate, accuracy, test loss; each against no decay on gammas."""
     arms = [arm for arm in results.network.arms if arm != BASELINE]
     cell = results.main
     columns = [
-        ("variance of branch / skip, factor", lambda arm: results.branch_to_skip(arm, cell), True),
-        ("effective lr of absorbed gammas, factor", lambda arm: results.effective_lr(arm, cell), True),
-        ("test accuracy, difference in points", lambda arm: results.difference(arm, cell, "eval_accuracy"), False),
+        ("variance of branch / skip, factor", lambda arm: results.branch_to_skip(arm, cell), ""),
+        ("effective lr of absorbed gammas, factor", lambda arm: results.effective_lr(arm, cell), ""),
+        (
+            "test accuracy, difference in points",
+            lambda arm: results.difference(arm, cell, "eval_accuracy"),
+            "eval_accuracy",
+        ),
+        ("test loss, difference", lambda arm: results.difference(arm, cell, "eval_loss"), "eval_loss"),
     ]
     columns = [column for column in columns if any(column[1](arm) for arm in arms)]
     figure = Figure(figsize=(0.8 + 3.4 * len(columns), 1.6 + 0.42 * len(arms)), layout="constrained")
     panels: list[Axes] = list(figure.subplots(1, len(columns), sharey=True, squeeze=False)[0])
-    for axes, (title, measure, is_logarithm) in zip(panels, columns, strict=True):
+    for axes, (title, measure, key) in zip(panels, columns, strict=True):
         axes.set_title(title, fontsize=10)
-        axes.axvline(1.0 if is_logarithm else 0.0, color="#999999", linewidth=1)
+        axes.axvline(0.0 if key else 1.0, color="#999999", linewidth=1)
         axes.grid(axis="x", alpha=0.3)
+        times = 100 if key == "eval_accuracy" else 1
         for row, arm in enumerate(arms):
-            found = measure(arm)
-            if found:
-                low, mean, high = (_shown(value, is_logarithm) for value in (found.low, found.mean, found.high))
+            if found := measure(arm):
+                ends = (found.low, found.mean, found.high)
+                low, mean, high = (times * value if key else math.exp(value) for value in ends)
                 axes.plot([low, high], [row, row], color=COLOURS[arm], linewidth=2.5, solid_capstyle="butt")
                 axes.plot([mean], [row], MARKERS.get(arm, "o"), color=COLOURS[arm], markersize=7)
-            if not is_logarithm:
-                each = [100 * (run["eval_accuracy"] - none["eval_accuracy"]) for run, none in results.pairs(arm, cell)]
+            if key:
+                each = [times * (run[key] - none[key]) for run, none in results.pairs(arm, cell)]
                 axes.plot(each, [row] * len(each), "|", color="#333333", markersize=8, alpha=0.6)
-        if is_logarithm:
+        if not key:
             axes.set_xscale("log")
             _plain_ticks(axes)
     panels[0].set_yticks(range(len(arms)), [_label(results, arm) for arm in arms])
@@ -82,10 +88,6 @@ def _label(results: Results, arm: str) -> str:
     """The arm, and the policies that are the same here."""
     also = [other for other in WHOLE if results.network.same_as.get(other) == arm and other != arm]
     return " = ".join([f"only {arm}" if arm in list(Role) else arm, *also])
-
-
-def _shown(value: float, is_logarithm: bool) -> float:
-    return math.exp(value) if is_logarithm else 100 * value
 
 
 def _plain_ticks(axes: Axes) -> None:
