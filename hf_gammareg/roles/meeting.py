@@ -18,7 +18,7 @@ from torch import Tensor, fx
 
 from hf_gammareg.graph.replay import Replay, call
 from hf_gammareg.graph.rows import Effect
-from hf_gammareg.roles.rerun import ALIKE, CARRIES, FACTORS, Rerun, first, largest, power, scaled, spread
+from hf_gammareg.roles.rerun import ALIKE, CARRIES, FACTORS, Rerun, changes_alike, first, largest, power, scaled, spread
 
 
 class Meetings(Rerun):
@@ -163,7 +163,19 @@ class Meetings(Rerun):
     def _passes(self, base: str, side: str) -> bool:
         """Whether a side is a value, moved, averaged, weighted or gated: one changed number of it changes one number,
         or several alike."""
-        return side == base or self._seen(base, side)[0]
+        if side == base:
+            return True
+        at = first(self.values[base]) * FACTORS[1]
+        before = self._from(base, at, side)
+        depends = False
+        for index in spread(at.numel()):
+            changed = at.clone(memory_format=torch.contiguous_format)
+            changed.view(-1)[index] = changed.abs().max() * 2 + 1
+            alike = changes_alike(self._from(base, changed, side) - before)
+            if alike is False:
+                return False
+            depends |= alike is not None
+        return depends
 
     def _mixes(self, base: str, other: str) -> bool:
         """Whether it comes from a value by way of something that mixes positions or channels."""
@@ -173,21 +185,6 @@ class Meetings(Rerun):
             n for n in self.steps if past & below & 1 << self.place[n] and self.effect(n, Effect.MIX, Effect.POOL)
         )
         return any(mixing)
-
-    def _seen(self, base: str, side: str) -> tuple[bool, bool]:
-        """Whether it passes on a value, and whether it depends on it."""
-        at = first(self.values[base]) * FACTORS[1]
-        before = self._from(base, at, side)
-        passed, depends = True, False
-        for index in spread(at.numel()):
-            changed = at.clone(memory_format=torch.contiguous_format)
-            changed.view(-1)[index] = changed.abs().max() * 2 + 1
-            moved = self._from(base, changed, side) - before
-            moves = moved[moved.abs() > ALIKE * moved.abs().max()] if largest(moved) else moved[:0].reshape(-1)
-            depends |= moves.numel() > 0
-            alike = moves.numel() <= 1 or largest(moves - moves.mean()) <= ALIKE * largest(moves)
-            passed &= alike
-        return passed and depends, depends
 
     def _odd(self, base: str, side: str) -> bool:
         """Whether it turns its sign with a value, constants apart."""

@@ -100,12 +100,12 @@ class Rerun:
                 changed = at.clone(memory_format=torch.contiguous_format)
                 changed.view(-1)[index] += sign * (largest(at) * 2 + 1)
                 shifts.append(first(self.run(step, {name: changed})) - before)
-            moves = shifts[0][shifts[0].abs() > ALIKE * shifts[0].abs().max()] if largest(shifts[0]) else None
-            if moves is None:
+            alike = changes_alike(shifts[0])
+            if alike is None:
                 continue
             depends = True
             bends = largest(shifts[0] + shifts[1]) > ALIKE * largest(shifts[0])
-            if bends or (moves.numel() > 1 and largest(moves - moves.mean()) > ALIKE * largest(moves)):
+            if bends or not alike:
                 return False
         return depends
 
@@ -242,6 +242,14 @@ def first(value: Any) -> Tensor:
     """The first tensor that an op makes, an empty one where that holds no floating point numbers."""
     leaf = next((each for each in torch.utils._pytree.tree_leaves(value) if isinstance(each, Tensor)), None)
     return leaf if leaf is not None and (leaf.is_floating_point() or leaf.is_complex()) else torch.empty(0)
+
+
+def changes_alike(change: Tensor) -> bool | None:
+    """Whether one number changed, or several alike; None where none did."""
+    if not largest(change):
+        return None
+    moved = change[change.abs() > ALIKE * largest(change)]
+    return moved.numel() <= 1 or largest(moved - moved.mean()) <= ALIKE * largest(moved)
 
 
 def largest(value: Tensor) -> float:

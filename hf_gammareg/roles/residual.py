@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 
 from hf_gammareg.graph.nodes import Graph, Node
 from hf_gammareg.graph.rewrite import fresh
@@ -200,7 +201,7 @@ class _Streams:
         """What a node passes on, or puts together, unchanged; none where it makes something else."""
         if node.effect(Effect.JOIN):
             return self._unsteered(node)
-        return list(self._upwards(node, *PASSED))[:1]
+        return list(islice(self._upwards(node, *PASSED), 1))
 
     def _unweighed(self, node: Node) -> list[Node]:
         """A node and what it comes from without a weight layer."""

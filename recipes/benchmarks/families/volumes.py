@@ -86,20 +86,7 @@ NETS: dict[str, tuple[str, Inputs, dict[str, Any]]] = {
     "MaskedAutoEncoderViT": (
         "MaskedAutoEncoderViT",
         IMAGE,
-        {
-            "spatial_dims": 2,
-            "in_channels": 1,
-            "img_size": 64,
-            "patch_size": 16,
-            "hidden_size": 32,
-            "mlp_dim": 64,
-            "num_layers": 2,
-            "num_heads": 2,
-            "decoder_hidden_size": 24,
-            "decoder_mlp_dim": 64,
-            "decoder_num_layers": 2,
-            "decoder_num_heads": 2,
-        },
+        VIT | {"decoder_hidden_size": 24, "decoder_mlp_dim": 64, "decoder_num_layers": 2, "decoder_num_heads": 2},
     ),
     "MedNeXt": (
         "MedNeXt",
